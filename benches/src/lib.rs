@@ -1,0 +1,1 @@
+//! Benchmarks of Sotto; each names the limit that it is held against.

@@ -1,0 +1,20 @@
+//! Sotto's shared vocabulary: what every other crate means by a tenant, an offset, a topic.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number.
+
+pub mod clock;
+pub mod ids;
+pub mod limits;
+pub mod offset;
+pub mod principal;
+pub mod qos;
+pub mod subscription;
+pub mod topic;
+
+pub use clock::{Clock, UnixMillis};
+pub use ids::{ClientId, ConversationId, DeviceId, MessageId, SessionId, TenantId, UserId};
+pub use offset::{Cursor, Generation, Offset, PacketId};
+pub use principal::{Principal, TopicPolicy};
+pub use qos::QoS;
+pub use subscription::{RetainHandling, Subscription, SubscriptionOptions};
+pub use topic::{FilterScope, TopicFilter, TopicName, TopicScope};

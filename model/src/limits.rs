@@ -1,0 +1,47 @@
+//! Every bound that more than one crate must agree on, in one place, with its unit.
+
+/// Longest Client Identifier accepted, bytes of UTF-8.
+pub const CLIENT_ID_BYTES_MAX: usize = 256;
+/// Longest topic name or filter, bytes of UTF-8.
+pub const TOPIC_BYTES_MAX: usize = 1024;
+/// Deepest topic name or filter, levels.
+pub const TOPIC_LEVELS_MAX: usize = 32;
+/// Largest MQTT packet accepted and announced, bytes, fixed header included.
+pub const PACKET_BYTES_MAX: u32 = 256 * 1024;
+/// Largest packet accepted before authentication (CONNECT), bytes.
+pub const CONNECT_PACKET_BYTES_MAX: u32 = 96 * 1024;
+/// Unacknowledged QoS 1 and 2 PUBLISH packets accepted from one client (our Receive Maximum).
+pub const RECEIVE_MAXIMUM: u16 = 128;
+/// Unacknowledged QoS 1 and 2 PUBLISH packets sent to one client, whatever it would take.
+pub const INFLIGHT_MAX: u16 = 128;
+/// Subscriptions one session may hold.
+pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1024;
+/// Topic filters in one SUBSCRIBE or UNSUBSCRIBE.
+pub const FILTERS_PER_PACKET_MAX: usize = 1024;
+/// User properties in one packet.
+pub const USER_PROPERTIES_MAX: usize = 64;
+/// Longest session expiry granted, seconds (180 days).
+pub const SESSION_EXPIRY_SECONDS_MAX: u32 = 180 * 24 * 3600;
+/// Devices one user may have.
+pub const DEVICES_PER_USER_MAX: usize = 32;
+/// Members one conversation may have.
+pub const CONVERSATION_MEMBERS_MAX: usize = 10_000;
+
+/// Messages in one commit.
+pub const BATCH_RECORDS_MAX: usize = 1024;
+/// Sealed bytes in one commit.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes that may wait for a commit on this node.
+pub const COMMIT_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Records a mailbox holds before its session falls behind.
+pub const MAILBOX_RECORDS_MAX: usize = 256;
+/// Bytes a mailbox holds before its session falls behind.
+pub const MAILBOX_BYTES_MAX: usize = 512 * 1024;
+/// Records in one page of a catch-up read.
+pub const PAGE_RECORDS_MAX: usize = 128;
+/// Bytes of payload in one page of a catch-up read (the first record is returned whatever its size).
+pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of recent log kept in memory on this node.
+pub const TAIL_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Retained messages returned for one subscription.
+pub const RETAINED_PER_SUBSCRIPTION_MAX: usize = 100_000;

@@ -1,0 +1,147 @@
+//! The control packets, borrowed from the bytes they were decoded from.
+//!
+//! Lists and properties stay encoded: the decoder has checked them, and their iterators walk the bytes
+//! again. So decoding allocates nothing, and forwarding a publisher's properties is one copy.
+
+use sotto_model::{PacketId, QoS, SubscriptionOptions};
+
+use crate::codec::properties::Properties;
+use crate::reason::ReasonCode;
+
+/// The Protocol Level of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// MQTT 3.1.1, protocol level 4.
+    V3,
+    /// MQTT 5.0, protocol level 5.
+    V5,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Packet<'a> {
+    Connect(Connect<'a>),
+    ConnAck(ConnAck<'a>),
+    Publish(Publish<'a>),
+    PubAck(Ack<'a>),
+    PubRec(Ack<'a>),
+    PubRel(Ack<'a>),
+    PubComp(Ack<'a>),
+    Subscribe(Subscribe<'a>),
+    SubAck(SubAck<'a>),
+    Unsubscribe(Unsubscribe<'a>),
+    UnsubAck(UnsubAck<'a>),
+    PingReq,
+    PingResp,
+    Disconnect(Disconnect<'a>),
+    Auth(Auth<'a>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connect<'a> {
+    pub version: Version,
+    /// Clean Session in 3.1.1.
+    pub clean_start: bool,
+    /// Seconds; 0 switches it off.
+    pub keep_alive: u16,
+    pub client_id: &'a str,
+    pub will: Option<Will<'a>>,
+    pub username: Option<&'a str>,
+    pub password: Option<&'a [u8]>,
+    pub properties: Properties<'a>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Will<'a> {
+    pub topic: &'a str,
+    pub payload: &'a [u8],
+    pub qos: QoS,
+    pub retain: bool,
+    pub properties: Properties<'a>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnAck<'a> {
+    pub session_present: bool,
+    /// In 3.1.1 written as the nearest return code 0–5.
+    pub reason: ReasonCode,
+    pub properties: Properties<'a>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publish<'a> {
+    pub dup: bool,
+    pub qos: QoS,
+    pub retain: bool,
+    /// Empty only in version 5, with a Topic Alias.
+    pub topic: &'a str,
+    /// Present exactly when `qos` is not 0.
+    pub packet_id: Option<PacketId>,
+    pub properties: Properties<'a>,
+    pub payload: &'a [u8],
+}
+
+/// PUBACK, PUBREC, PUBREL, PUBCOMP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ack<'a> {
+    pub packet_id: PacketId,
+    /// In 3.1.1 always Success, and not written.
+    pub reason: ReasonCode,
+    pub properties: Properties<'a>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscribe<'a> {
+    pub packet_id: PacketId,
+    pub properties: Properties<'a>,
+    pub filters: SubscribeFilters<'a>,
+}
+
+/// The filters of a SUBSCRIBE as they stand in the packet; at least one. Iterates over
+/// `(&str, SubscriptionOptions)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SubscribeFilters<'a> {
+    pub(crate) raw: &'a [u8],
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubAck<'a> {
+    pub packet_id: PacketId,
+    pub properties: Properties<'a>,
+    /// One byte a filter, in order: a granted QoS or a failure. In 3.1.1 every failure is 0x80.
+    pub reasons: &'a [u8],
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unsubscribe<'a> {
+    pub packet_id: PacketId,
+    pub properties: Properties<'a>,
+    pub filters: UnsubscribeFilters<'a>,
+}
+
+/// The filters of an UNSUBSCRIBE as they stand in the packet; at least one. Iterates over `&str`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UnsubscribeFilters<'a> {
+    pub(crate) raw: &'a [u8],
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnsubAck<'a> {
+    pub packet_id: PacketId,
+    pub properties: Properties<'a>,
+    /// One byte a filter, in order; not written in 3.1.1.
+    pub reasons: &'a [u8],
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Disconnect<'a> {
+    /// Written in version 5 only.
+    pub reason: ReasonCode,
+    pub properties: Properties<'a>,
+}
+
+/// Version 5 only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Auth<'a> {
+    pub reason: ReasonCode,
+    pub properties: Properties<'a>,
+}

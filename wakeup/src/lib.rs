@@ -1,0 +1,1 @@
+//! Wakes sleeping phones with a push that carries no content.
