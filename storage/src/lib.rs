@@ -1,1 +1,37 @@
-//! The storage traits, group commit, the in-memory tail, and the conformance suite for every backend.
+//! What Sotto keeps, as traits; how commits are grouped; the recent tail of the log in memory; and the
+//! conformance suite that every backend must pass.
+
+pub mod audit;
+pub mod directory;
+pub mod error;
+pub mod message_log;
+pub mod outbox;
+pub mod push_registry;
+pub mod session_store;
+
+use sotto_keyring::KeyStore;
+
+pub use error::StoreError;
+
+/// One backend: everything that the broker keeps in one database.
+pub trait Store:
+    message_log::MessageLog
+    + session_store::SessionStore
+    + directory::Directory
+    + push_registry::PushRegistry
+    + outbox::Outbox
+    + audit::AuditLog
+    + KeyStore
+{
+}
+
+impl<T> Store for T where
+    T: message_log::MessageLog
+        + session_store::SessionStore
+        + directory::Directory
+        + push_registry::PushRegistry
+        + outbox::Outbox
+        + audit::AuditLog
+        + KeyStore
+{
+}

@@ -1,0 +1,87 @@
+//! Audit rows: who did what, to what, with which outcome. Ids only.
+
+use async_trait::async_trait;
+use sotto_model::{TenantId, UnixMillis, UserId};
+use uuid::Uuid;
+
+use crate::error::StoreError;
+
+/// What was done or tried. The names are stored; they never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AuditAction {
+    ConnectRefused,
+    PublishDenied,
+    SubscribeDenied,
+    TenantCreated,
+    UserCreated,
+    UserRemoved,
+    PasswordChanged,
+    DeviceCreated,
+    ConversationCreated,
+    ConversationRemoved,
+    MemberAdded,
+    MemberRemoved,
+    PushRegistered,
+    PushUnregistered,
+}
+
+impl AuditAction {
+    pub const ALL: [Self; 14] = [
+        Self::ConnectRefused,
+        Self::PublishDenied,
+        Self::SubscribeDenied,
+        Self::TenantCreated,
+        Self::UserCreated,
+        Self::UserRemoved,
+        Self::PasswordChanged,
+        Self::DeviceCreated,
+        Self::ConversationCreated,
+        Self::ConversationRemoved,
+        Self::MemberAdded,
+        Self::MemberRemoved,
+        Self::PushRegistered,
+        Self::PushUnregistered,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ConnectRefused => "connect.refused",
+            Self::PublishDenied => "publish.denied",
+            Self::SubscribeDenied => "subscribe.denied",
+            Self::TenantCreated => "tenant.created",
+            Self::UserCreated => "user.created",
+            Self::UserRemoved => "user.removed",
+            Self::PasswordChanged => "user.password_changed",
+            Self::DeviceCreated => "device.created",
+            Self::ConversationCreated => "conversation.created",
+            Self::ConversationRemoved => "conversation.removed",
+            Self::MemberAdded => "member.added",
+            Self::MemberRemoved => "member.removed",
+            Self::PushRegistered => "push.registered",
+            Self::PushUnregistered => "push.unregistered",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == name)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditEvent {
+    pub at: UnixMillis,
+    pub tenant: Option<TenantId>,
+    /// The user who acted; `None` for an operator, or before authentication.
+    pub actor: Option<UserId>,
+    pub action: AuditAction,
+    /// The user, device or conversation acted on, where it has an id.
+    pub resource: Option<Uuid>,
+    pub allowed: bool,
+}
+
+#[async_trait]
+pub trait AuditLog: Send + Sync {
+    async fn record(&self, events: &[AuditEvent]) -> Result<(), StoreError>;
+    /// The newest first.
+    async fn recent(&self, tenant: Option<TenantId>, limit: usize) -> Result<Vec<AuditEvent>, StoreError>;
+}

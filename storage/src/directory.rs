@@ -1,0 +1,128 @@
+//! Tenants, users, devices, conversations, members.
+
+use async_trait::async_trait;
+use sotto_model::{ConversationId, DeviceId, Offset, TenantId, TopicPolicy, UnixMillis, UserId};
+
+use crate::error::StoreError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    #[error("{0} exists already")]
+    Exists(&'static str),
+    #[error("no such {0}")]
+    Missing(&'static str),
+    #[error("{0} is full")]
+    Full(&'static str),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    pub id: TenantId,
+    pub name: String,
+    pub topics: TopicPolicy,
+}
+
+#[derive(Clone)]
+pub struct User {
+    pub id: UserId,
+    pub tenant: TenantId,
+    pub name: String,
+    /// A PHC string.
+    pub password_hash: String,
+}
+
+#[derive(Clone)]
+pub struct Device {
+    pub id: DeviceId,
+    pub tenant: TenantId,
+    pub user: UserId,
+    pub name: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Conversation {
+    pub id: ConversationId,
+    pub tenant: TenantId,
+}
+
+#[derive(Clone, Debug)]
+pub struct Membership {
+    pub tenant: TenantId,
+    pub conversation: ConversationId,
+    pub user: UserId,
+    /// Messages after this offset are the member's to receive.
+    pub since: Offset,
+}
+
+/// Everything that authentication and authorization decide by.
+#[derive(Clone)]
+pub struct DirectorySnapshot {
+    /// Rises with every change.
+    pub revision: u64,
+    pub tenants: Vec<Tenant>,
+    pub users: Vec<User>,
+    pub devices: Vec<Device>,
+    pub conversations: Vec<Conversation>,
+    pub memberships: Vec<Membership>,
+}
+
+/// Every change raises the revision, and writes an audit row, in its own transaction.
+#[async_trait]
+pub trait Directory: Send + Sync {
+    async fn revision(&self) -> Result<u64, StoreError>;
+    async fn snapshot(&self) -> Result<DirectorySnapshot, StoreError>;
+
+    async fn create_tenant(&self, tenant: &Tenant, now: UnixMillis) -> Result<(), DirectoryError>;
+    async fn create_user(&self, user: &User, now: UnixMillis) -> Result<(), DirectoryError>;
+    async fn set_password(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        password_hash: &str,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError>;
+    /// With the user go devices, memberships, push registrations and stored sessions.
+    async fn remove_user(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError>;
+    /// The device of that name, made if there is none. `Full` beyond `DEVICES_PER_USER_MAX`.
+    async fn ensure_device(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        name: &str,
+        now: UnixMillis,
+    ) -> Result<DeviceId, DirectoryError>;
+    async fn create_conversation(
+        &self,
+        conversation: &Conversation,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError>;
+    async fn remove_conversation(
+        &self,
+        tenant: TenantId,
+        conversation: ConversationId,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError>;
+    /// Returns the offset since which the membership holds: the tenant's last. `Full` beyond
+    /// `CONVERSATION_MEMBERS_MAX`.
+    async fn add_member(
+        &self,
+        tenant: TenantId,
+        conversation: ConversationId,
+        user: UserId,
+        now: UnixMillis,
+    ) -> Result<Offset, DirectoryError>;
+    async fn remove_member(
+        &self,
+        tenant: TenantId,
+        conversation: ConversationId,
+        user: UserId,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError>;
+}

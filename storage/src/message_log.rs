@@ -1,0 +1,118 @@
+//! The log: every durable message once, in its tenant's log, at an [`Offset`].
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sotto_keyring::Sealed;
+use sotto_model::{
+    MessageId, Offset, PacketId, QoS, SessionId, TenantId, TopicFilter, TopicName, UnixMillis, UserId,
+};
+
+use crate::error::StoreError;
+
+/// A message to commit. It cannot be made without [`Sealed`] bytes, and those not without a permit.
+#[derive(Debug)]
+pub struct Append {
+    pub sealed: Sealed,
+    pub qos: QoS,
+    pub retain: RetainChange,
+    /// When the message is no longer to be delivered (MQTT 5 Message Expiry Interval).
+    pub expires_at: Option<UnixMillis>,
+    /// An outbox row is committed with it: sleeping devices are to be woken.
+    pub wakes: bool,
+    /// The publisher's session and packet id of a QoS 2 PUBLISH, remembered in the same transaction
+    /// until its PUBREL, so that the message is committed once. [MQTT-4.3.3-10]
+    pub exactly_once: Option<(SessionId, PacketId)>,
+}
+
+/// What a message does to the retained message of its topic. [MQTT-3.3.1-5] [MQTT-3.3.1-6]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetainChange {
+    Keep,
+    Set,
+    Clear,
+}
+
+/// A commit: all of it or nothing.
+#[derive(Debug)]
+pub struct Batch {
+    /// One more than the writer's batch before it. A batch that is appended again under the same
+    /// number, after a connection was lost during COMMIT, is committed once.
+    pub number: u64,
+    /// At most `BATCH_RECORDS_MAX`.
+    pub appends: Vec<Append>,
+    pub committed_at: UnixMillis,
+}
+
+/// A message as the store gives it back: still sealed.
+#[derive(Clone, Debug)]
+pub struct StoredMessage {
+    pub offset: Offset,
+    pub topic: TopicName,
+    pub sender: UserId,
+    pub message_id: MessageId,
+    pub qos: QoS,
+    /// It was published with RETAIN set.
+    pub retain: bool,
+    pub committed_at: UnixMillis,
+    pub expires_at: Option<UnixMillis>,
+    pub sealed: Bytes,
+}
+
+/// Messages on the topics that `filter` matches, after `after`.
+#[derive(Clone, Debug)]
+pub struct Selector {
+    pub filter: TopicFilter,
+    pub after: Offset,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct PageLimit {
+    pub records: usize,
+    /// Of sealed bytes; the first record is returned whatever its size.
+    pub bytes: usize,
+}
+
+/// A page of the log. Everything selected at or before `scanned_to` is in it.
+#[derive(Debug)]
+pub struct Page {
+    /// By offset, each once, however many selectors match it.
+    pub messages: Vec<StoredMessage>,
+    /// The last message's offset when the limit cut the page, `up_to` otherwise.
+    pub scanned_to: Offset,
+}
+
+#[async_trait]
+pub trait MessageLog: Send + Sync {
+    /// Claims the log for this process, as its only writer. Returns the number of the last batch that
+    /// this writer committed. Refused while another process holds the claim.
+    async fn claim_writer(&self) -> Result<u64, StoreError>;
+
+    /// Commits the batch in one transaction, with its outbox rows and its changes to retained messages,
+    /// and returns the offsets in the batch's order.
+    async fn append(&self, batch: &Batch) -> Result<Vec<Offset>, StoreError>;
+
+    /// The last offset of every tenant.
+    async fn heads(&self) -> Result<Vec<(TenantId, Offset)>, StoreError>;
+
+    /// Messages with an offset in `(after, up_to]` that any selector matches after its own `after`.
+    async fn read(
+        &self,
+        tenant: TenantId,
+        selectors: &[Selector],
+        after: Offset,
+        up_to: Offset,
+        limit: PageLimit,
+    ) -> Result<Page, StoreError>;
+
+    /// The retained messages that `filter` matches and that have not expired at `now`, by topic.
+    async fn retained(
+        &self,
+        tenant: TenantId,
+        filter: &TopicFilter,
+        now: UnixMillis,
+        limit: usize,
+    ) -> Result<Vec<StoredMessage>, StoreError>;
+
+    /// Answers when the database can be asked.
+    async fn ping(&self) -> Result<(), StoreError>;
+}

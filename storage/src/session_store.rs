@@ -1,0 +1,117 @@
+//! Sessions that outlive their connection: subscriptions, cursor, what is in flight.
+
+use async_trait::async_trait;
+use sotto_model::{
+    ClientId, Cursor, DeviceId, Generation, Offset, PacketId, QoS, SessionId, Subscription, TenantId,
+    TopicFilter, UnixMillis, UserId,
+};
+
+use crate::error::StoreError;
+
+/// A session, and the generation for which the caller acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionRef {
+    pub id: SessionId,
+    pub generation: Generation,
+}
+
+/// How far a session has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionProgress {
+    pub cursor: Cursor,
+    /// At most `INFLIGHT_MAX`, in the order in which they were sent.
+    pub inflight: Vec<Inflight>,
+    /// Packet ids of QoS 2 PUBLISH packets received whose PUBREL has not come.
+    pub exactly_once_received: Vec<PacketId>,
+}
+
+/// A QoS 1 or 2 message sent and not yet done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inflight {
+    pub packet_id: PacketId,
+    pub offset: Offset,
+    pub qos: QoS,
+    /// PUBREC has come: PUBREL is to be sent again, not PUBLISH. [MQTT-4.4.0-1]
+    pub released: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct OpenSession {
+    pub tenant: TenantId,
+    pub client_id: ClientId,
+    pub user: UserId,
+    pub device: Option<DeviceId>,
+    /// What is stored for this client id is discarded first. [MQTT-3.1.2-4]
+    pub clean_start: bool,
+    /// `u32::MAX`: never.
+    pub expiry_seconds: u32,
+    /// Where a new session begins.
+    pub head: Offset,
+    pub now: UnixMillis,
+}
+
+#[derive(Clone, Debug)]
+pub struct OpenedSession {
+    pub session: SessionRef,
+    /// A stored session was taken up.
+    pub present: bool,
+    pub progress: SessionProgress,
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// One change to a stored session. All but `Open` are refused with [`SessionReply::Fenced`] when the
+/// generation is older than the stored one, or the session is gone.
+#[derive(Clone, Debug)]
+pub enum SessionOp {
+    /// Takes a session up or makes it, raises its generation, marks it connected, and forgets its
+    /// device's outstanding wakeup.
+    Open(Box<OpenSession>),
+    /// Adds or replaces, by filter as subscribed.
+    Subscribe(SessionRef, Vec<Subscription>),
+    Unsubscribe(SessionRef, Vec<TopicFilter>),
+    Save(SessionRef, Box<SessionProgress>),
+    /// The connection ended. With an expiry of 0 the session is deleted. Otherwise it is marked
+    /// disconnected; and when its device has a push registration and is behind (something in flight, or
+    /// a message of its user's conversations after the cursor, sent by another user), a wakeup is due.
+    Close {
+        session: SessionRef,
+        progress: Box<SessionProgress>,
+        expiry_seconds: u32,
+        now: UnixMillis,
+    },
+    /// Ends the session and forgets all of it.
+    Delete(SessionRef),
+}
+
+#[derive(Clone, Debug)]
+pub enum SessionReply {
+    Opened(Box<OpenedSession>),
+    Done,
+    Fenced,
+}
+
+/// A stored session as it is listed at start.
+#[derive(Clone, Debug)]
+pub struct ListedSession {
+    pub session: SessionRef,
+    pub tenant: TenantId,
+    pub client_id: ClientId,
+    pub user: UserId,
+    pub subscriptions: Vec<Subscription>,
+}
+
+#[async_trait]
+pub trait SessionStore: Send + Sync {
+    /// Applies the operations in their order, in one transaction.
+    async fn apply(&self, ops: &[SessionOp]) -> Result<Vec<SessionReply>, StoreError>;
+
+    /// After a start: sessions left connected by a process that died are marked disconnected at `now`,
+    /// and their devices' wakeups made due as `Close` would have. Returns how many.
+    async fn recover(&self, now: UnixMillis) -> Result<u64, StoreError>;
+
+    /// Stored sessions by id after `after`, at most `limit`.
+    async fn list(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<ListedSession>, StoreError>;
+
+    /// Deletes at most `limit` sessions that expired at or before `now`, and says whose they were.
+    async fn expire(&self, now: UnixMillis, limit: usize) -> Result<Vec<(TenantId, ClientId)>, StoreError>;
+}
