@@ -104,6 +104,9 @@ pub trait MessageLog: Send + Sync {
         limit: PageLimit,
     ) -> Result<Page, StoreError>;
 
+    /// The messages at these offsets that the log still holds, by offset.
+    async fn get(&self, tenant: TenantId, offsets: &[Offset]) -> Result<Vec<StoredMessage>, StoreError>;
+
     /// The retained messages that `filter` matches and that have not expired at `now`, by topic.
     async fn retained(
         &self,

@@ -70,6 +70,9 @@ pub enum SessionOp {
     Subscribe(SessionRef, Vec<Subscription>),
     Unsubscribe(SessionRef, Vec<TopicFilter>),
     Save(SessionRef, Box<SessionProgress>),
+    /// PUBREL has come for these QoS 2 packet ids: they are free again. Committed before PUBCOMP leaves, or
+    /// a message published under the same id after a crash would be taken for the old one.
+    Release(SessionRef, Vec<PacketId>),
     /// The connection ended. With an expiry of 0 the session is deleted. Otherwise it is marked
     /// disconnected; and when its device has a push registration and is behind (something in flight, or
     /// a message of its user's conversations after the cursor, sent by another user), a wakeup is due.
