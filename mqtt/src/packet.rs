@@ -3,7 +3,7 @@
 //! Lists and properties stay encoded: the decoder has checked them, and their iterators walk the bytes
 //! again. So decoding allocates nothing, and forwarding a publisher's properties is one copy.
 
-use sotto_model::{PacketId, QoS, SubscriptionOptions};
+use sotto_model::{PacketId, QoS};
 
 use crate::codec::properties::Properties;
 use crate::reason::ReasonCode;

@@ -1,0 +1,24 @@
+//! The wire: bytes to packets and back.
+//!
+//! The decoder takes packets of both directions and refuses whatever the specifications call malformed or
+//! a protocol error by looking at one packet alone. What needs memory of the connection (whether a packet
+//! may come from this side, topic aliases, packet identifiers in use) is the session's business; so is
+//! everything that is answered for one topic or filter rather than by closing: topic length and depth,
+//! filter syntax, the Client Identifier.
+
+pub mod decode;
+pub mod encode;
+pub mod packet_type;
+pub mod properties;
+pub mod property;
+
+mod connect;
+mod decode_error;
+mod filters;
+mod fixed_header;
+mod primitive;
+
+pub use connect::connect_version;
+pub use decode::decode;
+pub use decode_error::DecodeError;
+pub use fixed_header::packet_len;
