@@ -3,6 +3,18 @@
 //! Everything here is decided in memory and at once: nothing awaits, does I/O or reads a clock. The
 //! permits that it hands out are what later steps demand instead of asking again.
 
+pub mod authenticator;
+pub mod journal;
+pub mod limits;
+pub mod name;
+pub mod password;
 pub mod permit;
+pub mod policy;
+mod verified;
 
+pub use authenticator::{Authenticator, Check, Identity, PasswordCheck, Refusal, UserCredentials};
+pub use journal::{Load, LoadError};
+pub use name::{DeviceName, NameError, TenantName, UserName};
+pub use password::{PasswordError, PasswordHash};
 pub use permit::{Denied, PublishPermit};
+pub use policy::{Member, Membership, Policy, PolicySnapshot};

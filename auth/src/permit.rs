@@ -18,7 +18,6 @@ pub struct PublishPermit {
 pub struct Denied;
 
 impl PublishPermit {
-    #[cfg_attr(not(test), expect(dead_code, reason = "the policy is its only caller"))]
     pub(crate) fn new(
         tenant: TenantId,
         sender: UserId,
