@@ -3,5 +3,9 @@
 //! Nothing here opens a socket, reads a clock or knows a store.
 
 pub mod codec;
+pub mod handshake;
+pub mod inflight;
 pub mod packet;
 pub mod reason;
+mod received;
+pub mod session;

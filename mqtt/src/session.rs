@@ -1,0 +1,463 @@
+//! One client's MQTT session as a state machine: no socket, no clock, no store.
+//!
+//! The driver feeds it what happened and does what it says; packets to send are written to `out`.
+//!
+//! | happened | call | then |
+//! |---|---|---|
+//! | a packet came | [`receive`](Session::receive) | do the [`Action`] |
+//! | a PUBLISH was stored, routed or refused | [`publish_decided`](Session::publish_decided) | – |
+//! | a PUBREL was made durable | [`released`](Session::released) | – |
+//! | filters were granted or refused | [`subscribed`](Session::subscribed), [`unsubscribed`](Session::unsubscribed) | – |
+//! | a message is for this client | [`deliver`](Session::deliver) | keep it when the window is full |
+//! | the session was taken up again | [`resend_releases`](Session::resend_releases), then [`next_to_resend`](Session::next_to_resend) and [`resend`](Session::resend) until it yields nothing | only then `deliver` |
+//! | the log was read further than its last match | [`pass_over`](Session::pass_over) | – |
+//!
+//! It orders PUBACK and PUBREC itself, so the driver may decide publishes in any order.
+
+use sotto_model::limits::RECEIVE_MAXIMUM;
+use sotto_model::{Offset, PacketId, QoS};
+
+use crate::codec::encode::{encode_publish, publish_len};
+use crate::codec::properties::{Properties, Property, PropertyBuf};
+use crate::handshake::{Negotiated, Will};
+use crate::inflight::{AckError, Inflight, InflightMessage};
+use crate::packet::{Ack, Disconnect, Packet, Publish, SubAck, Subscribe, UnsubAck, Unsubscribe, Version};
+use crate::reason::ReasonCode;
+use crate::received::{Answer, Arrival, Received};
+
+/// What the driver must do about a packet.
+#[derive(Debug, PartialEq)]
+pub enum Action<'a> {
+    None,
+    /// Authorize, store and route it; QoS 1 and 2 are answered by `publish_decided`.
+    Publish(Publish<'a>),
+    Subscribe(Subscribe<'a>),
+    Unsubscribe(Unsubscribe<'a>),
+    /// Forget this QoS 2 packet id durably, then call `released`.
+    Release(PacketId),
+    /// The client acknowledged: the window may have room again.
+    WindowMoved,
+    /// The client says goodbye. [MQTT-3.14.4-1]
+    Disconnect {
+        publish_will: bool,
+    },
+}
+
+/// The client broke the protocol: the connection is to be closed, with DISCONNECT in version 5.
+/// [MQTT-4.13.1-1]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct Violation {
+    pub reason: ReasonCode,
+    pub what: &'static str,
+}
+
+/// A message for this client, its QoS lowered to what was granted.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    pub topic: &'a str,
+    pub payload: &'a [u8],
+    pub qos: QoS,
+    pub retain: bool,
+    /// Encoded; sent to version 5 clients.
+    pub properties: &'a [u8],
+    /// Of the Message Expiry Interval, seconds. [MQTT-3.3.2-6]
+    pub expiry_remaining_seconds: Option<u32>,
+    pub subscription_identifiers: &'a [u32],
+    pub place: Place,
+}
+
+/// Where a message stands in the tenant's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In no log: it is gone with the connection.
+    Unlogged,
+    /// The session comes by it in the log's order.
+    InOrder(Offset),
+    /// A retained message: in the log, out of its order.
+    Retained(Offset),
+}
+
+impl Place {
+    fn offset(self) -> Option<Offset> {
+        match self {
+            Self::Unlogged => None,
+            Self::InOrder(offset) | Self::Retained(offset) => Some(offset),
+        }
+    }
+}
+
+/// What became of a [`Delivery`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    Sent,
+    /// Sent before: its offset is not after the session's.
+    Known,
+    /// Larger than the client takes: as if it had been sent. [MQTT-3.1.2-25]
+    TooLarge,
+    /// The client's Receive Maximum is reached: offer it again when the window moves. [MQTT-3.3.4-9]
+    WindowFull,
+}
+
+pub struct Session {
+    negotiated: Negotiated,
+    received: Received,
+    inflight: Inflight,
+    /// Every message up to here is sent, or not for this client.
+    sent: Offset,
+    will: Option<Box<Will>>,
+}
+
+impl Session {
+    /// A session as its connection begins; `inflight` and `unreleased` are what an earlier connection left.
+    pub fn resume(
+        negotiated: Negotiated,
+        will: Option<Box<Will>>,
+        sent: Offset,
+        inflight: impl IntoIterator<Item = InflightMessage>,
+        unreleased: Vec<PacketId>,
+    ) -> Self {
+        Self {
+            negotiated,
+            received: Received::resume(RECEIVE_MAXIMUM, unreleased),
+            inflight: Inflight::resume(inflight),
+            sent,
+            will,
+        }
+    }
+
+    pub fn negotiated(&self) -> &Negotiated {
+        &self.negotiated
+    }
+
+    pub fn version(&self) -> Version {
+        self.negotiated.version
+    }
+
+    pub fn sent(&self) -> Offset {
+        self.sent
+    }
+
+    /// What is in flight, in order of sending.
+    pub fn inflight(&self) -> impl Iterator<Item = &InflightMessage> {
+        self.inflight.iter()
+    }
+
+    pub fn has_inflight(&self) -> bool {
+        !self.inflight.is_empty()
+    }
+
+    /// QoS 2 packet ids whose PUBREL has not come.
+    pub fn unreleased(&self) -> &[PacketId] {
+        self.received.unreleased()
+    }
+
+    /// May another packet be read? A 3.1.1 client knows no Receive Maximum, so it is held back where a
+    /// version 5 client would be at fault.
+    pub fn accepts_packets(&self) -> bool {
+        self.negotiated.version == Version::V5 || self.received.quota() > 0
+    }
+
+    /// Every PUBLISH received was answered.
+    pub fn is_answered(&self) -> bool {
+        self.received.is_idle()
+    }
+
+    pub fn take_will(&mut self) -> Option<Box<Will>> {
+        self.will.take()
+    }
+
+    /// Gives back the memory of a burst.
+    pub fn shrink(&mut self) {
+        self.inflight.shrink();
+    }
+
+    pub fn receive<'a>(&mut self, packet: Packet<'a>, out: &mut Vec<u8>) -> Result<Action<'a>, Violation> {
+        match packet {
+            Packet::Publish(publish) => self.receive_publish(publish, out),
+            Packet::PubAck(ack) => match self.inflight.acknowledge(ack.packet_id) {
+                // It may answer a message that was given up since.
+                Ok(_) | Err(AckError::NotFound) => Ok(Action::WindowMoved),
+                Err(error) => Err(unexpected(error)),
+            },
+            Packet::PubRec(ack) => self.receive_pubrec(&ack, out),
+            Packet::PubComp(ack) => match self.inflight.complete(ack.packet_id) {
+                // The client may answer a PUBREL that an earlier connection completed.
+                Ok(_) | Err(AckError::NotFound) => Ok(Action::WindowMoved),
+                Err(error) => Err(unexpected(error)),
+            },
+            Packet::PubRel(ack) => {
+                if self.received.awaits_release(ack.packet_id) {
+                    return Ok(Action::Release(ack.packet_id));
+                }
+                self.acknowledge_with(
+                    Packet::PubComp,
+                    ack.packet_id,
+                    ReasonCode::PacketIdentifierNotFound,
+                    out,
+                );
+                Ok(Action::None)
+            }
+            Packet::Subscribe(subscribe) => Ok(Action::Subscribe(subscribe)),
+            Packet::Unsubscribe(unsubscribe) => Ok(Action::Unsubscribe(unsubscribe)),
+            Packet::PingReq => {
+                // [MQTT-3.12.4-1]
+                Packet::PingResp.encode(self.version(), out);
+                Ok(Action::None)
+            }
+            Packet::Disconnect(disconnect) => self.receive_disconnect(&disconnect),
+            // [MQTT-3.1.0-2]
+            Packet::Connect(_) => Err(violation("a second CONNECT")),
+            Packet::Auth(_) => Err(violation("AUTH without an authentication method")),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                Err(violation("a packet that only a server sends"))
+            }
+        }
+    }
+
+    /// A PUBLISH of QoS 1 or 2 was stored, routed or refused. Answers leave in order of arrival.
+    pub fn publish_decided(&mut self, packet_id: PacketId, outcome: ReasonCode, out: &mut Vec<u8>) {
+        self.received.decided(packet_id, outcome);
+        while let Some(answer) = self.received.next_answer() {
+            match answer {
+                Answer::PubAck(id, reason) => self.acknowledge_with(Packet::PubAck, id, reason, out),
+                Answer::PubRec(id, reason) => self.acknowledge_with(Packet::PubRec, id, reason, out),
+            }
+        }
+    }
+
+    /// The packet id of a PUBREL is free again, durably. [MQTT-4.3.3-11]
+    pub fn released(&mut self, packet_id: PacketId, out: &mut Vec<u8>) {
+        self.received.released(packet_id);
+        self.acknowledge_with(Packet::PubComp, packet_id, ReasonCode::Success, out);
+    }
+
+    /// One reason a filter, in the SUBSCRIBE's order. [MQTT-3.8.4-6]
+    pub fn subscribed(&mut self, packet_id: PacketId, reasons: &[u8], out: &mut Vec<u8>) {
+        Packet::SubAck(SubAck { packet_id, properties: Properties::EMPTY, reasons })
+            .encode(self.version(), out);
+    }
+
+    /// One reason a filter, in the UNSUBSCRIBE's order. [MQTT-3.10.4-5]
+    pub fn unsubscribed(&mut self, packet_id: PacketId, reasons: &[u8], out: &mut Vec<u8>) {
+        Packet::UnsubAck(UnsubAck { packet_id, properties: Properties::EMPTY, reasons })
+            .encode(self.version(), out);
+    }
+
+    pub fn deliver(&mut self, delivery: &Delivery<'_>, out: &mut Vec<u8>) -> Delivered {
+        if matches!(delivery.place, Place::InOrder(offset) if offset <= self.sent) {
+            return Delivered::Known;
+        }
+        let delivered = if self.is_too_large(delivery) {
+            Delivered::TooLarge
+        } else if delivery.qos == QoS::AtMostOnce {
+            self.write_publish(delivery, None, false, out);
+            Delivered::Sent
+        } else if self.inflight.len() >= usize::from(self.negotiated.send_maximum) {
+            return Delivered::WindowFull;
+        } else {
+            let packet_id = self.inflight.push(delivery.place.offset(), delivery.qos);
+            self.write_publish(delivery, Some(packet_id), false, out);
+            Delivered::Sent
+        };
+        if let Place::InOrder(offset) = delivery.place {
+            self.sent = offset;
+        }
+        delivered
+    }
+
+    /// Nothing at or before `offset` that was not delivered is for this client.
+    pub fn pass_over(&mut self, offset: Offset) {
+        self.sent = self.sent.max(offset);
+    }
+
+    /// May a QoS 1 or 2 message be delivered?
+    pub fn has_room(&self) -> bool {
+        !self.inflight.has_to_resend() && self.inflight.len() < usize::from(self.negotiated.send_maximum)
+    }
+
+    /// Sends PUBREL again for every message that an earlier connection released. [MQTT-4.4.0-1]
+    pub fn resend_releases(&mut self, out: &mut Vec<u8>) {
+        let released: Vec<PacketId> = self
+            .inflight
+            .iter()
+            .filter(|message| message.released)
+            .map(|message| message.packet_id)
+            .collect();
+        for packet_id in released {
+            self.inflight.resent(packet_id);
+            self.acknowledge_with(Packet::PubRel, packet_id, ReasonCode::Success, out);
+        }
+    }
+
+    /// The message to send again next, unless the window is full.
+    pub fn next_to_resend(&self) -> Option<InflightMessage> {
+        if self.inflight.outstanding() >= usize::from(self.negotiated.send_maximum) {
+            return None;
+        }
+        self.inflight.next_to_resend()
+    }
+
+    pub fn has_to_resend(&self) -> bool {
+        self.inflight.has_to_resend()
+    }
+
+    /// Sends the message again, with DUP and its packet id; `None` gives it up. [MQTT-4.4.0-1]
+    pub fn resend(&mut self, message: InflightMessage, delivery: Option<&Delivery<'_>>, out: &mut Vec<u8>) {
+        match delivery {
+            Some(delivery) if !self.is_too_large(delivery) => {
+                let delivery = Delivery { qos: message.qos, ..*delivery };
+                self.inflight.resent(message.packet_id);
+                self.write_publish(&delivery, Some(message.packet_id), true, out);
+            }
+            _ => self.inflight.forget(message.packet_id),
+        }
+    }
+
+    /// DISCONNECT from the server; 3.1.1 has none. [MQTT-3.14.0-1]
+    pub fn disconnect(&self, reason: ReasonCode, out: &mut Vec<u8>) {
+        if self.version() == Version::V5 {
+            Packet::Disconnect(Disconnect { reason, properties: Properties::EMPTY }).encode(Version::V5, out);
+        }
+    }
+
+    fn receive_publish<'a>(
+        &mut self,
+        publish: Publish<'a>,
+        out: &mut Vec<u8>,
+    ) -> Result<Action<'a>, Violation> {
+        if publish.properties.topic_alias().is_some() {
+            // The CONNACK announced none. [MQTT-3.2.2-18]
+            return Err(Violation { reason: ReasonCode::TopicAliasInvalid, what: "Topic Alias" });
+        }
+        if publish.topic.is_empty() {
+            return Err(violation("PUBLISH without a topic"));
+        }
+        if publish.properties.subscription_identifier().is_some() {
+            // [MQTT-3.3.4-6]
+            return Err(violation("Subscription Identifier from a client"));
+        }
+        let Some(packet_id) = publish.packet_id else {
+            return Ok(Action::Publish(publish));
+        };
+        let exactly_once = publish.qos == QoS::ExactlyOnce;
+        if self.received.quota() == 0 && !(exactly_once && self.received.awaits_release(packet_id)) {
+            // [MQTT-3.3.4-7]
+            return Err(Violation {
+                reason: ReasonCode::ReceiveMaximumExceeded,
+                what: "more PUBLISH packets than Receive Maximum",
+            });
+        }
+        match self.received.arrived(packet_id, exactly_once) {
+            Arrival::New => Ok(Action::Publish(publish)),
+            Arrival::Pending => Ok(Action::None),
+            Arrival::Answered => {
+                self.acknowledge_with(Packet::PubRec, packet_id, ReasonCode::Success, out);
+                Ok(Action::None)
+            }
+        }
+    }
+
+    fn receive_pubrec<'a>(&mut self, ack: &Ack<'_>, out: &mut Vec<u8>) -> Result<Action<'a>, Violation> {
+        if ack.reason.is_error() {
+            return match self.inflight.reject(ack.packet_id) {
+                Ok(_) | Err(AckError::NotFound) => Ok(Action::WindowMoved),
+                Err(error) => Err(unexpected(error)),
+            };
+        }
+        match self.inflight.release(ack.packet_id) {
+            Ok(()) => {
+                self.acknowledge_with(Packet::PubRel, ack.packet_id, ReasonCode::Success, out);
+                Ok(Action::None)
+            }
+            // The client remembers a message that this session does not: let it finish.
+            Err(AckError::NotFound) => {
+                let reason = ReasonCode::PacketIdentifierNotFound;
+                self.acknowledge_with(Packet::PubRel, ack.packet_id, reason, out);
+                Ok(Action::None)
+            }
+            Err(error) => Err(unexpected(error)),
+        }
+    }
+
+    fn receive_disconnect<'a>(&mut self, disconnect: &Disconnect<'_>) -> Result<Action<'a>, Violation> {
+        if let Some(seconds) = disconnect.properties.session_expiry_interval() {
+            // [MQTT-3.14.2-2]
+            if self.negotiated.session_expiry_seconds == 0 && seconds != 0 {
+                return Err(violation("a session that ends with its connection cannot be prolonged"));
+            }
+            self.negotiated.session_expiry_seconds =
+                seconds.min(sotto_model::limits::SESSION_EXPIRY_SECONDS_MAX);
+        }
+        let publish_will = disconnect.reason != ReasonCode::Success;
+        if !publish_will {
+            // [MQTT-3.1.2-10]
+            self.will = None;
+        }
+        Ok(Action::Disconnect { publish_will })
+    }
+
+    fn acknowledge_with<'p>(
+        &self,
+        kind: fn(Ack<'p>) -> Packet<'p>,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        out: &mut Vec<u8>,
+    ) {
+        kind(Ack { packet_id, reason, properties: Properties::EMPTY }).encode(self.version(), out);
+    }
+
+    fn write_publish(
+        &self,
+        delivery: &Delivery<'_>,
+        packet_id: Option<PacketId>,
+        dup: bool,
+        out: &mut Vec<u8>,
+    ) {
+        let own = own_properties(delivery);
+        encode_publish(
+            self.version(),
+            dup,
+            delivery.qos,
+            delivery.retain,
+            delivery.topic,
+            packet_id,
+            &[own.as_properties().as_bytes(), delivery.properties],
+            delivery.payload,
+            out,
+        );
+    }
+
+    fn is_too_large(&self, delivery: &Delivery<'_>) -> bool {
+        let own_len = own_properties(delivery).as_properties().as_bytes().len();
+        let properties_len = own_len + delivery.properties.len();
+        publish_len(
+            self.version(),
+            delivery.qos,
+            delivery.topic.len(),
+            properties_len,
+            delivery.payload.len(),
+        ) > self.negotiated.packet_bytes_max as usize
+    }
+}
+
+/// What is particular to this delivery, to be sent before the publisher's properties.
+fn own_properties(delivery: &Delivery<'_>) -> PropertyBuf {
+    let mut own = PropertyBuf::new();
+    if let Some(seconds) = delivery.expiry_remaining_seconds {
+        own.push(Property::MessageExpiryInterval(seconds));
+    }
+    for identifier in delivery.subscription_identifiers {
+        // [MQTT-3.3.4-3] [MQTT-3.3.4-4]
+        own.push(Property::SubscriptionIdentifier(*identifier));
+    }
+    own
+}
+
+fn violation(what: &'static str) -> Violation {
+    Violation { reason: ReasonCode::ProtocolError, what }
+}
+
+fn unexpected(_: AckError) -> Violation {
+    violation("acknowledgement of the wrong kind")
+}

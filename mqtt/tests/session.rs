@@ -1,0 +1,283 @@
+//! What the session machine promises, told by packets alone.
+
+use sotto_model::{Offset, PacketId, QoS};
+use sotto_mqtt::codec::decode;
+use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf};
+use sotto_mqtt::handshake::ConnectRequest;
+use sotto_mqtt::inflight::InflightMessage;
+use sotto_mqtt::packet::{Ack, Connect, Disconnect, Packet, Publish, Version};
+use sotto_mqtt::reason::ReasonCode;
+use sotto_mqtt::session::{Action, Delivered, Delivery, Place, Session};
+
+fn id(raw: u16) -> PacketId {
+    PacketId::new(raw).expect("not zero")
+}
+
+fn connect(version: Version, receive_maximum: Option<u16>, packet_bytes_max: Option<u32>) -> ConnectRequest {
+    let mut properties = PropertyBuf::new();
+    if let Some(maximum) = receive_maximum {
+        properties.push(Property::ReceiveMaximum(maximum));
+    }
+    if let Some(bytes) = packet_bytes_max {
+        properties.push(Property::MaximumPacketSize(bytes));
+    }
+    let connect = Connect {
+        version,
+        clean_start: true,
+        keep_alive: 60,
+        client_id: "c",
+        will: None,
+        username: None,
+        password: None,
+        properties: properties.as_properties(),
+    };
+    ConnectRequest::accept(&connect).expect("a valid CONNECT")
+}
+
+fn session(version: Version) -> Session {
+    Session::resume(connect(version, None, None).negotiated, None, Offset(0), [], vec![])
+}
+
+fn publish(qos: QoS, packet_id: u16) -> Packet<'static> {
+    Packet::Publish(Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic: "t",
+        packet_id: PacketId::new(packet_id),
+        properties: Properties::EMPTY,
+        payload: b"p",
+    })
+}
+
+fn ack(packet_id: u16) -> Ack<'static> {
+    Ack { packet_id: id(packet_id), reason: ReasonCode::Success, properties: Properties::EMPTY }
+}
+
+fn message(place: Place, qos: QoS) -> Delivery<'static> {
+    Delivery {
+        topic: "t",
+        payload: b"p",
+        qos,
+        retain: false,
+        properties: &[],
+        expiry_remaining_seconds: None,
+        subscription_identifiers: &[],
+        place,
+    }
+}
+
+/// What was written, one line a packet.
+fn sent(version: Version, out: &mut Vec<u8>) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut at = 0;
+    while at < out.len() {
+        let (packet, len) = decode(&out[at..], version, u32::MAX).expect("valid").expect("complete");
+        lines.push(match packet {
+            Packet::PubAck(ack) => format!("PUBACK {} {:#04x}", ack.packet_id.0, ack.reason.code()),
+            Packet::PubRec(ack) => format!("PUBREC {} {:#04x}", ack.packet_id.0, ack.reason.code()),
+            Packet::PubRel(ack) => format!("PUBREL {}", ack.packet_id.0),
+            Packet::PubComp(ack) => format!("PUBCOMP {} {:#04x}", ack.packet_id.0, ack.reason.code()),
+            Packet::Publish(publish) => format!(
+                "PUBLISH {} qos {} dup {}",
+                publish.packet_id.map_or(0, |id| id.0.get()),
+                publish.qos as u8,
+                publish.dup
+            ),
+            other => format!("{other:?}"),
+        });
+        at += len;
+    }
+    out.clear();
+    lines
+}
+
+#[test]
+fn puback_leaves_only_when_decided_and_in_order_of_arrival() {
+    let mut session = session(Version::V5);
+    let mut out = Vec::new();
+    for packet_id in [1, 2, 3] {
+        let action = session.receive(publish(QoS::AtLeastOnce, packet_id), &mut out);
+        assert!(matches!(action, Ok(Action::Publish(_))));
+    }
+    assert!(out.is_empty());
+    session.publish_decided(id(2), ReasonCode::Success, &mut out);
+    session.publish_decided(id(3), ReasonCode::NotAuthorized, &mut out);
+    assert!(out.is_empty());
+    session.publish_decided(id(1), ReasonCode::Success, &mut out);
+    assert_eq!(sent(Version::V5, &mut out), ["PUBACK 1 0x00", "PUBACK 2 0x00", "PUBACK 3 0x87"]);
+    assert!(session.is_answered());
+}
+
+#[test]
+fn a_qos_2_publish_is_taken_once_until_its_pubrel() {
+    let mut session = session(Version::V5);
+    let mut out = Vec::new();
+    assert!(matches!(session.receive(publish(QoS::ExactlyOnce, 7), &mut out), Ok(Action::Publish(_))));
+    assert_eq!(session.receive(publish(QoS::ExactlyOnce, 7), &mut out), Ok(Action::None));
+    session.publish_decided(id(7), ReasonCode::Success, &mut out);
+    assert_eq!(sent(Version::V5, &mut out), ["PUBREC 7 0x00"]);
+    assert_eq!(session.receive(publish(QoS::ExactlyOnce, 7), &mut out), Ok(Action::None));
+    assert_eq!(sent(Version::V5, &mut out), ["PUBREC 7 0x00"]);
+    assert_eq!(session.unreleased(), [id(7)]);
+    assert_eq!(session.receive(Packet::PubRel(ack(7)), &mut out), Ok(Action::Release(id(7))));
+    assert!(out.is_empty(), "PUBCOMP waits until the release is durable");
+    session.released(id(7), &mut out);
+    assert_eq!(sent(Version::V5, &mut out), ["PUBCOMP 7 0x00"]);
+    assert!(matches!(session.receive(publish(QoS::ExactlyOnce, 7), &mut out), Ok(Action::Publish(_))));
+}
+
+#[test]
+fn a_refused_qos_2_publish_leaves_nothing_to_release() {
+    let mut session = session(Version::V5);
+    let mut out = Vec::new();
+    session.receive(publish(QoS::ExactlyOnce, 7), &mut out).expect("allowed");
+    session.publish_decided(id(7), ReasonCode::NotAuthorized, &mut out);
+    assert_eq!(sent(Version::V5, &mut out), ["PUBREC 7 0x87"]);
+    assert!(session.unreleased().is_empty());
+    assert_eq!(session.receive(Packet::PubRel(ack(7)), &mut out), Ok(Action::None));
+    assert_eq!(sent(Version::V5, &mut out), ["PUBCOMP 7 0x92"]);
+}
+
+#[test]
+fn more_publishes_than_receive_maximum_end_a_version_5_session_and_hold_a_3_1_1_one_back() {
+    for version in [Version::V3, Version::V5] {
+        let mut session = session(version);
+        let mut out = Vec::new();
+        for packet_id in 1..=sotto_model::limits::RECEIVE_MAXIMUM {
+            assert!(session.accepts_packets());
+            session.receive(publish(QoS::AtLeastOnce, packet_id), &mut out).expect("within the quota");
+        }
+        match version {
+            Version::V3 => assert!(!session.accepts_packets()),
+            Version::V5 => {
+                let violation = session.receive(publish(QoS::AtLeastOnce, 999), &mut out);
+                assert_eq!(violation.expect_err("over").reason, ReasonCode::ReceiveMaximumExceeded);
+            }
+        }
+        session.publish_decided(id(1), ReasonCode::Success, &mut out);
+        assert!(session.accepts_packets());
+    }
+}
+
+#[test]
+fn no_more_is_in_flight_than_the_client_s_receive_maximum() {
+    let negotiated = connect(Version::V5, Some(2), None).negotiated;
+    let mut session = Session::resume(negotiated, None, Offset(0), [], vec![]);
+    let mut out = Vec::new();
+    for offset in [1, 2] {
+        let delivery = message(Place::InOrder(Offset(offset)), QoS::AtLeastOnce);
+        assert_eq!(session.deliver(&delivery, &mut out), Delivered::Sent);
+    }
+    let third = message(Place::InOrder(Offset(3)), QoS::AtLeastOnce);
+    assert_eq!(session.deliver(&third, &mut out), Delivered::WindowFull);
+    assert_eq!(session.sent(), Offset(2));
+    assert_eq!(session.deliver(&message(Place::Unlogged, QoS::AtMostOnce), &mut out), Delivered::Sent);
+    out.clear();
+    // Acknowledged out of order.
+    assert_eq!(session.receive(Packet::PubAck(ack(2)), &mut out), Ok(Action::WindowMoved));
+    assert_eq!(session.deliver(&third, &mut out), Delivered::Sent);
+    assert_eq!(session.deliver(&third, &mut out), Delivered::Known);
+    assert_eq!(sent(Version::V5, &mut out), ["PUBLISH 3 qos 1 dup false"]);
+    let left: Vec<_> = session.inflight().map(|message| message.offset).collect();
+    assert_eq!(left, [Some(Offset(1)), Some(Offset(3))]);
+}
+
+#[test]
+fn a_message_too_large_for_the_client_is_passed_over_and_takes_no_slot() {
+    let negotiated = connect(Version::V5, Some(1), Some(20)).negotiated;
+    let mut session = Session::resume(negotiated, None, Offset(0), [], vec![]);
+    let mut out = Vec::new();
+    let large = Delivery { payload: &[0; 64], ..message(Place::InOrder(Offset(1)), QoS::AtLeastOnce) };
+    assert_eq!(session.deliver(&large, &mut out), Delivered::TooLarge);
+    assert_eq!((out.len(), session.sent()), (0, Offset(1)));
+    let small = message(Place::InOrder(Offset(2)), QoS::AtLeastOnce);
+    assert_eq!(session.deliver(&small, &mut out), Delivered::Sent);
+}
+
+#[test]
+fn what_was_in_flight_is_sent_again_with_dup_and_the_same_packet_ids_before_anything_else() {
+    let negotiated = connect(Version::V5, Some(1), None).negotiated;
+    let left = [
+        InflightMessage::left(id(5), Offset(1), QoS::AtLeastOnce, false),
+        InflightMessage::left(id(6), Offset(2), QoS::ExactlyOnce, true),
+        InflightMessage::left(id(7), Offset(3), QoS::ExactlyOnce, false),
+    ];
+    let mut session = Session::resume(negotiated, None, Offset(3), left, vec![]);
+    let mut out = Vec::new();
+    session.resend_releases(&mut out);
+    assert_eq!(sent(Version::V5, &mut out), ["PUBREL 6"]);
+    assert_eq!(session.next_to_resend(), None, "the released message fills the window of one");
+    session.receive(Packet::PubComp(ack(6)), &mut out).expect("in flight");
+    for (packet_id, offset, qos) in [(5, 1, QoS::AtLeastOnce), (7, 3, QoS::ExactlyOnce)] {
+        assert!(!session.has_room());
+        let next = session.next_to_resend().expect("room for one");
+        assert_eq!(next.offset, Some(Offset(offset)));
+        session.resend(next, Some(&message(Place::InOrder(Offset(offset)), QoS::ExactlyOnce)), &mut out);
+        let expected = format!("PUBLISH {packet_id} qos {} dup true", qos as u8);
+        assert_eq!(sent(Version::V5, &mut out), [expected]);
+        match qos {
+            QoS::AtLeastOnce => session.receive(Packet::PubAck(ack(packet_id)), &mut out).expect("in flight"),
+            _ => session.receive(Packet::PubRec(ack(packet_id)), &mut out).expect("in flight"),
+        };
+    }
+    assert!(!session.has_to_resend());
+    assert_eq!(sent(Version::V5, &mut out), ["PUBREL 7"]);
+}
+
+#[test]
+fn a_message_whose_body_is_gone_is_given_up_when_it_is_to_be_sent_again() {
+    let negotiated = connect(Version::V3, None, None).negotiated;
+    let left = [InflightMessage::left(id(5), Offset(1), QoS::AtLeastOnce, false)];
+    let mut session = Session::resume(negotiated, None, Offset(1), left, vec![]);
+    let mut out = Vec::new();
+    let next = session.next_to_resend().expect("one is left");
+    session.resend(next, None, &mut out);
+    assert!(out.is_empty() && !session.has_inflight() && session.has_room());
+}
+
+#[test]
+fn disconnect_withdraws_the_will_unless_it_asks_for_it() {
+    let mut session = session(Version::V5);
+    let mut out = Vec::new();
+    let goodbye = |reason| Packet::Disconnect(Disconnect { reason, properties: Properties::EMPTY });
+    assert_eq!(
+        session.receive(goodbye(ReasonCode::DisconnectWithWillMessage), &mut out),
+        Ok(Action::Disconnect { publish_will: true })
+    );
+    assert_eq!(
+        session.receive(goodbye(ReasonCode::Success), &mut out),
+        Ok(Action::Disconnect { publish_will: false })
+    );
+}
+
+#[test]
+fn a_session_that_ends_with_its_connection_cannot_be_prolonged_by_disconnect() {
+    let mut session = session(Version::V5);
+    let mut properties = PropertyBuf::new();
+    properties.push(Property::SessionExpiryInterval(60));
+    let disconnect = Disconnect { reason: ReasonCode::Success, properties: properties.as_properties() };
+    let violation = session.receive(Packet::Disconnect(disconnect), &mut Vec::new());
+    assert_eq!(violation.expect_err("refused").reason, ReasonCode::ProtocolError);
+}
+
+#[test]
+fn packets_that_only_a_server_sends_are_violations() {
+    let mut session = session(Version::V5);
+    for packet in [
+        Packet::PingResp,
+        Packet::Connect(Connect {
+            version: Version::V5,
+            clean_start: true,
+            keep_alive: 0,
+            client_id: "c",
+            will: None,
+            username: None,
+            password: None,
+            properties: Properties::EMPTY,
+        }),
+    ] {
+        let violation = session.receive(packet, &mut Vec::new());
+        assert_eq!(violation.expect_err("refused").reason, ReasonCode::ProtocolError);
+    }
+}
