@@ -10,7 +10,6 @@ use sotto_model::{
 use crate::error::StoreError;
 
 /// A message to commit. It cannot be made without [`Sealed`] bytes, and those not without a permit.
-#[derive(Debug)]
 pub struct Append {
     pub sealed: Sealed,
     pub qos: QoS,
@@ -33,7 +32,6 @@ pub enum RetainChange {
 }
 
 /// A commit: all of it or nothing.
-#[derive(Debug)]
 pub struct Batch {
     /// One more than the writer's batch before it. A batch that is appended again under the same
     /// number, after a connection was lost during COMMIT, is committed once.
