@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, reads a clock or draws a random number.
 
+pub mod backoff;
 pub mod clock;
 pub mod ids;
 pub mod limits;
@@ -11,6 +12,7 @@ pub mod qos;
 pub mod subscription;
 pub mod topic;
 
+pub use backoff::Backoff;
 pub use clock::{Clock, UnixMillis};
 pub use ids::{ClientId, ConversationId, DeviceId, MessageId, SessionId, TenantId, UserId};
 pub use offset::{Cursor, Generation, Offset, PacketId};

@@ -33,6 +33,11 @@ pub const BATCH_RECORDS_MAX: usize = 1024;
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes that may wait for a commit on this node.
 pub const COMMIT_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Changes to stored sessions in one transaction.
+pub const SESSION_BATCH_OPS_MAX: usize = 512;
+/// Bytes of changes to stored sessions that may wait on this node: once for those that a connection waits
+/// for, once for the others.
+pub const SESSION_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Records a mailbox holds before its session falls behind.
 pub const MAILBOX_RECORDS_MAX: usize = 256;
 /// Bytes a mailbox holds before its session falls behind.
