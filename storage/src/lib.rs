@@ -2,16 +2,26 @@
 //! conformance suite that every backend must pass.
 
 pub mod audit;
+mod batch;
+pub mod budget;
+pub mod committer;
 pub mod directory;
 pub mod error;
+pub mod group_commit;
 pub mod message_log;
 pub mod outbox;
 pub mod push_registry;
 pub mod session_store;
+pub mod session_writer;
+pub mod tail;
 
 use sotto_keyring::KeyStore;
 
+pub use budget::Reservation;
+pub use committer::{CommitSink, Committed, Committer};
 pub use error::StoreError;
+pub use session_writer::SessionWriter;
+pub use tail::{Tail, TailPage, TailRecord, TenantLog};
 
 /// One backend: everything that the broker keeps in one database.
 pub trait Store:
