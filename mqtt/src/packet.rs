@@ -3,6 +3,8 @@
 //! Lists and properties stay encoded: the decoder has checked them, and their iterators walk the bytes
 //! again. So decoding allocates nothing, and forwarding a publisher's properties is one copy.
 
+use std::fmt;
+
 use sotto_model::{PacketId, QoS};
 
 use crate::codec::properties::Properties;
@@ -36,7 +38,7 @@ pub enum Packet<'a> {
     Auth(Auth<'a>),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Connect<'a> {
     pub version: Version,
     /// Clean Session in 3.1.1.
@@ -50,7 +52,7 @@ pub struct Connect<'a> {
     pub properties: Properties<'a>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Will<'a> {
     pub topic: &'a str,
     pub payload: &'a [u8],
@@ -67,7 +69,7 @@ pub struct ConnAck<'a> {
     pub properties: Properties<'a>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Publish<'a> {
     pub dup: bool,
     pub qos: QoS,
@@ -98,7 +100,7 @@ pub struct Subscribe<'a> {
 
 /// The filters of a SUBSCRIBE as they stand in the packet; at least one. Iterates over
 /// `(&str, SubscriptionOptions)`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct SubscribeFilters<'a> {
     pub(crate) raw: &'a [u8],
 }
@@ -119,7 +121,7 @@ pub struct Unsubscribe<'a> {
 }
 
 /// The filters of an UNSUBSCRIBE as they stand in the packet; at least one. Iterates over `&str`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct UnsubscribeFilters<'a> {
     pub(crate) raw: &'a [u8],
 }
@@ -144,4 +146,52 @@ pub struct Disconnect<'a> {
 pub struct Auth<'a> {
     pub reason: ReasonCode,
     pub properties: Properties<'a>,
+}
+
+// What a packet holds may be private, so its Debug shows flags and numbers alone.
+
+impl fmt::Debug for Connect<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect")
+            .field("version", &self.version)
+            .field("clean_start", &self.clean_start)
+            .field("keep_alive", &self.keep_alive)
+            .field("will", &self.will)
+            .field("properties", &self.properties)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Will<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Will")
+            .field("qos", &self.qos)
+            .field("retain", &self.retain)
+            .field("properties", &self.properties)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Publish<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publish")
+            .field("dup", &self.dup)
+            .field("qos", &self.qos)
+            .field("retain", &self.retain)
+            .field("packet_id", &self.packet_id)
+            .field("properties", &self.properties)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SubscribeFilters<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SubscribeFilters({})", self.len())
+    }
+}
+
+impl fmt::Debug for UnsubscribeFilters<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UnsubscribeFilters({})", self.len())
+    }
 }

@@ -15,11 +15,11 @@ impl<'a> SubscribeFilters<'a> {
     /// Appends the filters to `out` as a SUBSCRIBE carries them; the list borrows from there.
     ///
     /// # Panics
-    /// When a filter is longer than 65,535 bytes.
+    /// When a filter is longer than 65,535 bytes or holds U+0000.
     pub fn encode(filters: &[(&str, SubscriptionOptions)], out: &'a mut Vec<u8>) -> Self {
         let start = out.len();
         for (filter, options) in filters {
-            out.utf8(filter);
+            write_filter(filter, out);
             out.u8(options.to_bits());
         }
         Self { raw: &out[start..] }
@@ -123,11 +123,11 @@ impl<'a> UnsubscribeFilters<'a> {
     /// Appends the filters to `out` as an UNSUBSCRIBE carries them; the list borrows from there.
     ///
     /// # Panics
-    /// When a filter is longer than 65,535 bytes.
+    /// When a filter is longer than 65,535 bytes or holds U+0000.
     pub fn encode(filters: &[&str], out: &'a mut Vec<u8>) -> Self {
         let start = out.len();
         for filter in filters {
-            out.utf8(filter);
+            write_filter(filter, out);
         }
         Self { raw: &out[start..] }
     }
@@ -196,4 +196,9 @@ impl<'a> Iterator for UnsubscribeFiltersIter<'a> {
         }
         Some(self.reader.utf8().expect("checked when decoded"))
     }
+}
+
+fn write_filter(filter: &str, out: &mut Vec<u8>) {
+    assert!(!filter.contains('\0'), "a topic filter has no U+0000 [MQTT-4.7.3-2]");
+    out.utf8(filter);
 }

@@ -193,7 +193,8 @@ impl<'a> Iterator for PropertiesIter<'a> {
     }
 }
 
-/// A list that owns its bytes.
+/// A list that owns its bytes. Each value is one that the wire allows; whether a packet may carry the
+/// property, and how often, is for whoever builds the list to know.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct PropertyBuf(Vec<u8>);
 
