@@ -258,3 +258,214 @@ fn held_bytes<R: TailRecord>(record: &R) -> usize {
 fn as_f64(count: usize) -> f64 {
     count as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Record {
+        tenant: TenantId,
+        offset: Offset,
+        topic: TopicName,
+        bytes: usize,
+    }
+
+    impl TailRecord for Record {
+        fn tenant(&self) -> TenantId {
+            self.tenant
+        }
+
+        fn offset(&self) -> Offset {
+            self.offset
+        }
+
+        fn topic(&self) -> &TopicName {
+            &self.topic
+        }
+
+        fn bytes(&self) -> usize {
+            self.bytes
+        }
+    }
+
+    const TENANT: TenantId = TenantId(Uuid::from_u128(1));
+    const WHOLE: PageLimit = PageLimit { records: usize::MAX, bytes: usize::MAX };
+
+    fn record(tenant: TenantId, offset: u64, topic: &str, bytes: usize) -> Arc<Record> {
+        let topic = TopicName::parse(topic).expect("topic");
+        Arc::new(Record { tenant, offset: Offset(offset), topic, bytes })
+    }
+
+    fn selector(filter: &str, after: u64) -> Selector {
+        Selector { filter: TopicFilter::parse(filter).expect("filter"), after: Offset(after) }
+    }
+
+    fn offsets(page: &TailPage<Record>) -> Vec<u64> {
+        page.records.iter().map(|record| record.offset.0).collect()
+    }
+
+    #[test]
+    fn a_read_from_before_what_is_held_is_not_answered() {
+        let tail = Tail::new(usize::MAX, [(TENANT, Offset(10))]);
+        tail.push(record(TENANT, 11, "a", 1));
+        let read = |after| tail.read(TENANT, &[selector("a", 0)], Offset(after), Offset(11), WHOLE);
+        assert!(read(9).is_none());
+        assert_eq!(offsets(&read(10).expect("held")), [11]);
+        assert!(tail.read(TenantId(Uuid::nil()), &[], Offset(0), Offset(0), WHOLE).is_none());
+    }
+
+    #[test]
+    fn a_selector_that_begins_late_makes_an_early_read_answerable() {
+        let tail = Tail::new(usize::MAX, [(TENANT, Offset(10))]);
+        tail.push(record(TENANT, 11, "a", 1));
+        let page = tail.read(TENANT, &[selector("a", 10)], Offset(3), Offset(11), WHOLE).expect("held");
+        assert_eq!((offsets(&page), page.scanned_to), (vec![11], Offset(11)));
+    }
+
+    #[test]
+    fn the_oldest_of_all_tenants_is_evicted_first() {
+        let other = TenantId(Uuid::from_u128(2));
+        let tail = Tail::new(2 * (100 + RECORD_OVERHEAD_BYTES), []);
+        tail.push(record(TENANT, 1, "a", 100));
+        tail.push(record(other, 1, "a", 100));
+        tail.push(record(other, 2, "b", 100));
+        assert_eq!(tail.size(), (2, 2 * (100 + RECORD_OVERHEAD_BYTES)));
+        assert!(tail.read(TENANT, &[selector("a", 0)], Offset(0), Offset(1), WHOLE).is_none());
+        let page = tail.read(other, &[selector("#", 0)], Offset(0), Offset(2), WHOLE).expect("held");
+        assert_eq!(offsets(&page), [1, 2]);
+    }
+
+    #[test]
+    fn the_head_is_seen_only_when_its_record_is_held() {
+        let tail = Tail::new(usize::MAX, []);
+        let log = tail.log(TENANT);
+        assert_eq!((log.head(), log.delivered()), (Offset(0), Offset(0)));
+        tail.push(record(TENANT, 1, "a", 1));
+        assert_eq!((log.head(), log.delivered()), (Offset(1), Offset(0)));
+        log.set_delivered(Offset(1));
+        assert_eq!(log.delivered(), Offset(1));
+    }
+
+    #[test]
+    fn the_first_record_is_returned_whatever_its_size() {
+        let tail = Tail::new(usize::MAX, []);
+        tail.push(record(TENANT, 1, "a", 1000));
+        tail.push(record(TENANT, 2, "a", 1));
+        let limit = PageLimit { records: 10, bytes: 10 };
+        let page = tail.read(TENANT, &[selector("a", 0)], Offset(0), Offset(2), limit).expect("held");
+        assert_eq!((offsets(&page), page.scanned_to), (vec![1], Offset(1)));
+        let page = tail.read(TENANT, &[selector("a", 0)], Offset(1), Offset(2), limit).expect("held");
+        assert_eq!((offsets(&page), page.scanned_to), (vec![2], Offset(2)));
+    }
+
+    const C: &str = "c/0190a0b0-0000-7000-8000-0000000000ab";
+
+    fn topic() -> impl Strategy<Value = String> {
+        prop::sample::select(vec![
+            "a".into(),
+            "a/b".into(),
+            "a/b/c".into(),
+            "a-b".into(),
+            "b".into(),
+            "/".into(),
+            "$SYS/a".into(),
+            C.into(),
+            format!("{C}/m"),
+            format!("{C}/n"),
+            format!("{}/m", C.replace("ab", "cd")),
+            format!("u/{}/x", &C[2..]),
+        ])
+    }
+
+    fn filter() -> impl Strategy<Value = String> {
+        prop_oneof![
+            topic(),
+            prop::sample::select(vec![
+                "#".into(),
+                "+".into(),
+                "a/#".into(),
+                "a/+".into(),
+                "a/+/c".into(),
+                "c/+/m".into(),
+                "c/#".into(),
+                format!("{C}/#"),
+                format!("{C}/+"),
+                "$SYS/#".into(),
+                "$share/g/a/#".into(),
+            ]),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_page_holds_what_a_scan_of_the_whole_log_would_find(
+            log in prop::collection::vec((0u128..3, topic(), 0usize..400), 0..80),
+            bytes_max in 0usize..40_000,
+            selectors in prop::collection::vec((filter(), 0u64..40), 0..4),
+            after in 0u64..40,
+            up_to in 0u64..40,
+            records_max in 1usize..20,
+            page_bytes_max in 0usize..4000,
+        ) {
+            let tail = Tail::new(bytes_max, []);
+            let mut heads = std::collections::HashMap::new();
+            let mut pushed = Vec::new();
+            for (tenant, topic, bytes) in log {
+                let tenant = TenantId(Uuid::from_u128(tenant));
+                let head: &mut u64 = heads.entry(tenant).or_default();
+                *head += 1;
+                let record = record(tenant, *head, &topic, bytes);
+                pushed.push(record.clone());
+                tail.push(record);
+            }
+            // What the bound leaves: the longest suffix of the log that fits.
+            let mut held = 0;
+            let held_from = pushed
+                .iter()
+                .rposition(|record| {
+                    held += held_bytes(&**record);
+                    held > bytes_max
+                })
+                .map_or(0, |last_evicted| last_evicted + 1);
+
+            let selectors: Vec<_> =
+                selectors.iter().map(|(filter, after)| selector(filter, *after)).collect();
+            for (tenant, head) in heads {
+                let up_to = up_to.min(head);
+                let limit = PageLimit { records: records_max, bytes: page_bytes_max };
+                let page = tail.read(tenant, &selectors, Offset(after), Offset(up_to), limit);
+                let earliest =
+                    selectors.iter().map(|s| s.after.0).min().unwrap_or(up_to).max(after);
+                let evicted = pushed[..held_from].iter();
+                let lost = evicted.filter(|r| r.tenant == tenant).any(|r| r.offset.0 > earliest);
+                prop_assert_eq!(page.is_none(), lost);
+                let Some(page) = page else { continue };
+
+                let mut expected = Vec::new();
+                let mut scanned_to = up_to.max(after);
+                let mut bytes = 0;
+                for record in pushed.iter().filter(|record| record.tenant == tenant) {
+                    let offset = record.offset.0;
+                    let selected = offset > after && offset <= up_to && selectors.iter().any(|s| {
+                        offset > s.after.0 && s.filter.matches(&record.topic)
+                    });
+                    if !selected {
+                        continue;
+                    }
+                    bytes += record.bytes;
+                    if !expected.is_empty() && (expected.len() >= records_max || bytes > page_bytes_max) {
+                        scanned_to = *expected.last().expect("not empty");
+                        break;
+                    }
+                    expected.push(offset);
+                }
+                prop_assert_eq!(offsets(&page), expected);
+                prop_assert_eq!(page.scanned_to, Offset(scanned_to));
+            }
+        }
+    }
+}
