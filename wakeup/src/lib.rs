@@ -1,1 +1,19 @@
 //! Wakes sleeping phones with a push that carries no content.
+//!
+//! ```text
+//! committer ─ring─▶ relay: outbox row → one due wakeup a sleeping device
+//!                     └─ring─▶ dispatcher: claim under a lease → open the token → still asleep?
+//!                                          → Pusher::push → settle
+//! ```
+
+pub mod address_guard;
+pub mod endpoint;
+mod limits;
+pub mod pusher;
+mod retry_after;
+pub mod unified_push;
+
+pub use address_guard::{AddressGuard, AddressRefused};
+pub use endpoint::{Endpoint, EndpointError};
+pub use pusher::{PushOutcome, PushToken, Pusher, Urgency, Wakeup};
+pub use unified_push::{UnifiedPush, UnifiedPushError};

@@ -1,0 +1,63 @@
+//! What a push service is told, and what it answers.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sotto_storage::push_registry::Platform;
+use zeroize::Zeroizing;
+
+/// Everything that is known of a wakeup where it leaves: which device to wake, and how. There is no
+/// payload, topic, sender or count here that could leak.
+#[derive(Debug)]
+pub struct Wakeup {
+    pub token: PushToken,
+    pub platform: Platform,
+    pub urgency: Urgency,
+}
+
+/// What the push service knows a device by. It cannot be shown.
+pub struct PushToken(Zeroizing<String>);
+
+/// How soon the device is to wake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// At once, even when it dozes.
+    High,
+}
+
+/// What became of one push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushOutcome {
+    Delivered,
+    /// Not this time. The service may have said how long to wait.
+    RetryAfter(Option<Duration>),
+    /// The service does not know the token any more.
+    TokenInvalid,
+    /// Trying again would not help. Names why, in our words.
+    Rejected(&'static str),
+}
+
+/// Hands wakeups to a push service.
+#[async_trait]
+pub trait Pusher: Send + Sync + 'static {
+    /// Returns within a bounded time. What the service said beyond the outcome stays inside.
+    async fn push(&self, wakeup: Wakeup) -> PushOutcome;
+}
+
+impl PushToken {
+    pub fn new(token: String) -> Self {
+        Self(Zeroizing::new(token))
+    }
+
+    /// For the request to the push service alone.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PushToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PushToken(..)")
+    }
+}
