@@ -7,13 +7,24 @@
 //! ```
 
 pub mod address_guard;
+mod delivery;
+mod dispatcher;
 pub mod endpoint;
-mod limits;
+mod housekeeping;
+pub mod limits;
 pub mod pusher;
+mod relay;
 mod retry_after;
+pub mod service;
+mod settlement;
+pub mod signal;
+pub mod token_vault;
 pub mod unified_push;
 
 pub use address_guard::{AddressGuard, AddressRefused};
 pub use endpoint::{Endpoint, EndpointError};
 pub use pusher::{PushOutcome, PushToken, Pusher, Urgency, Wakeup};
+pub use service::WakeupService;
+pub use signal::Signal;
+pub use token_vault::TokenVault;
 pub use unified_push::{UnifiedPush, UnifiedPushError};

@@ -14,8 +14,10 @@ pub(crate) const RELAY_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) const CLAIM_INTERVAL: Duration = Duration::from_secs(1);
 /// Pushes under way at once on this node.
 pub(crate) const PUSHES_IN_FLIGHT_MAX: usize = 256;
+/// So many slots must be free before the store is asked for more wakeups: not one query a push.
+pub(crate) const CLAIM_SLOTS_MIN: u32 = 16;
 /// A claim is this node's for so long; a node that dies leaves it to the others after that.
-pub(crate) const LEASE: Duration = Duration::from_secs(60);
+pub(crate) const LEASE: Duration = Duration::from_mins(1);
 /// Opening a token, at most: its key may have to be asked for.
 pub(crate) const OPEN_TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Asking the store whether the device still sleeps, at most.
@@ -28,18 +30,18 @@ pub(crate) const PUSH_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) const ATTEMPTS_MAX: u32 = 12;
 /// Between attempts at one wakeup.
 pub(crate) const ATTEMPT_BACKOFF: Backoff =
-    Backoff { base: Duration::from_secs(10), cap: Duration::from_secs(1800) };
+    Backoff { base: Duration::from_secs(10), cap: Duration::from_mins(30) };
 /// The longest wait that a push service may ask for.
-pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 /// Between attempts at a store that is away.
 pub(crate) const STORE_BACKOFF: Backoff =
     Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(5) };
 /// Between two looks at how far the outbox lags.
 pub(crate) const LAG_INTERVAL: Duration = Duration::from_secs(5);
 /// Dead letters are kept so long (14 days).
-pub(crate) const DEAD_LETTER_AGE_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
+pub(crate) const DEAD_LETTER_AGE_MAX: Duration = Duration::from_hours(14 * 24);
 /// Between two purges of dead letters.
-pub(crate) const PURGE_INTERVAL: Duration = Duration::from_secs(3600);
+pub(crate) const PURGE_INTERVAL: Duration = Duration::from_hours(1);
 /// Dead letters deleted in one transaction.
 pub(crate) const PURGE_ROWS_MAX: usize = 1000;
 /// Longest push endpoint accepted, bytes.

@@ -143,5 +143,6 @@ fn retry(headers: &HeaderMap, now: UnixMillis) -> PushOutcome {
 }
 
 fn is_caused_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |&error| error.source()).any(|error| error.is::<E>())
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.any(<dyn Error>::is::<E>)
 }
