@@ -69,16 +69,19 @@ mod tests {
     async fn work_is_done_once_for_all_who_wait_and_anew_for_who_comes_later() {
         let flights = SingleFlight::new(8);
         let runs = Arc::new(AtomicU32::new(0));
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
         let work = || {
-            let runs = Arc::clone(&runs);
+            let (runs, gate) = (Arc::clone(&runs), Arc::clone(&gate));
             async move {
-                tokio::task::yield_now().await;
+                let _open = gate.acquire().await.expect("never closed");
                 runs.fetch_add(1, Ordering::SeqCst)
             }
             .boxed()
         };
-        let waiters = futures::future::join_all((0..10).map(|_| flights.join("key", work))).await;
-        assert!(waiters.into_iter().all(|value| value.expect("room") == 0));
+        let mut waiters = futures::future::join_all((0..10).map(|_| flights.join("key", work)));
+        assert!(futures::poll!(&mut waiters).is_pending());
+        gate.add_permits(1);
+        assert!(waiters.await.into_iter().all(|value| value.expect("room") == 0));
         assert_eq!(flights.join("key", work).await.expect("room"), 1);
         assert!(flights.flights.lock().is_empty());
     }
