@@ -1,1 +1,38 @@
-//! The embedded SQLite backend.
+//! The embedded SQLite backend: one file, one writer, a few readers.
+//!
+//! ```text
+//! store ── writer                       the one connection that writes; a transaction at a time
+//!   │      readers                      a pool; each sees the last commit
+//!   ├── message_log ── append · read · retained ── topics
+//!   ├── session_store ── inflight · wakes
+//!   ├── outbox ── wakes
+//!   └── directory · push_registry · audit · key_store
+//! ```
+//!
+//! SQLite has one writer at a time, so a transaction that holds the write lock sees everything committed
+//! before it and is seen by everything after it; nothing runs beside it.
+
+mod append;
+mod audit;
+mod directory;
+mod error;
+mod inflight;
+mod key_store;
+pub mod limits;
+mod log_id;
+mod message_log;
+mod message_row;
+mod migrations;
+mod number;
+mod outbox;
+mod push_registry;
+mod read;
+mod retained;
+mod session_store;
+mod store;
+mod tenants;
+mod topics;
+mod wakes;
+mod writer;
+
+pub use store::{OpenError, SqliteStore};

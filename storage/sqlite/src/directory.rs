@@ -1,0 +1,524 @@
+//! Tenants, users, devices, conversations, members. Every change raises the revision and writes an audit
+//! row in its own transaction.
+
+use async_trait::async_trait;
+use sotto_model::limits::{CONVERSATION_MEMBERS_MAX, DEVICES_PER_USER_MAX};
+use sotto_model::{ConversationId, DeviceId, Offset, TenantId, TopicPolicy, UnixMillis, UserId};
+use sotto_storage::StoreError;
+use sotto_storage::audit::{AuditAction, AuditEvent};
+use sotto_storage::directory::{
+    Conversation, Device, Directory, DirectoryError, DirectorySnapshot, Membership, Tenant, User,
+};
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteQueryResult;
+use uuid::Uuid;
+
+use crate::audit::insert_audit;
+use crate::error::During;
+use crate::log_id::TenantNo;
+use crate::number::{from_row, offset};
+use crate::store::SqliteStore;
+use crate::tenants::TenantNumbers;
+
+#[async_trait]
+impl Directory for SqliteStore {
+    async fn revision(&self) -> Result<u64, StoreError> {
+        let mut reader = self.readers.acquire().await.during("read revision")?;
+        revision(&mut reader).await
+    }
+
+    async fn snapshot(&self) -> Result<DirectorySnapshot, StoreError> {
+        // One transaction: all of it as of one revision.
+        let mut transaction = self.readers.begin().await.during("read directory")?;
+        snapshot(&mut transaction).await
+    }
+
+    async fn create_tenant(&self, tenant: &Tenant, now: UnixMillis) -> Result<(), DirectoryError> {
+        let mut transaction = self.writer.begin("create tenant").await?;
+        let result = create_tenant(transaction.connection(), tenant, now).await;
+        transaction.finish(result).await
+    }
+
+    async fn create_user(&self, user: &User, now: UnixMillis) -> Result<(), DirectoryError> {
+        let mut transaction = self.writer.begin("create user").await?;
+        let result = create_user(transaction.connection(), &self.tenants, user, now).await;
+        transaction.finish(result).await
+    }
+
+    async fn set_password(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        password_hash: &str,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let mut transaction = self.writer.begin("set password").await?;
+        let connection = transaction.connection();
+        let result = set_password(connection, &self.tenants, tenant, user, password_hash, now).await;
+        transaction.finish(result).await
+    }
+
+    async fn remove_user(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let mut transaction = self.writer.begin("remove user").await?;
+        let result = remove_user(transaction.connection(), &self.tenants, tenant, user, now).await;
+        transaction.finish(result).await
+    }
+
+    async fn ensure_device(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        name: &str,
+        now: UnixMillis,
+    ) -> Result<DeviceId, DirectoryError> {
+        // Nearly always it is there, and then it takes no write lock.
+        let mut reader = self.readers.acquire().await.during("find device")?;
+        let tenant_no = tenant_number(&mut reader, &self.tenants, tenant).await?;
+        if let Some(device) = find_device(&mut reader, tenant_no, user, name).await? {
+            return Ok(device);
+        }
+        drop(reader);
+        let mut transaction = self.writer.begin("create device").await?;
+        let connection = transaction.connection();
+        let result = ensure_device(connection, tenant, tenant_no, user, name, now).await;
+        transaction.finish(result).await
+    }
+
+    async fn create_conversation(
+        &self,
+        conversation: &Conversation,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let mut transaction = self.writer.begin("create conversation").await?;
+        let result = create_conversation(transaction.connection(), &self.tenants, conversation, now).await;
+        transaction.finish(result).await
+    }
+
+    async fn remove_conversation(
+        &self,
+        tenant: TenantId,
+        conversation: ConversationId,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let mut transaction = self.writer.begin("remove conversation").await?;
+        let connection = transaction.connection();
+        let result = remove_conversation(connection, &self.tenants, tenant, conversation, now).await;
+        transaction.finish(result).await
+    }
+
+    async fn add_member(
+        &self,
+        tenant: TenantId,
+        conversation: ConversationId,
+        user: UserId,
+        now: UnixMillis,
+    ) -> Result<Offset, DirectoryError> {
+        let mut transaction = self.writer.begin("add member").await?;
+        let connection = transaction.connection();
+        let result = add_member(connection, &self.tenants, tenant, conversation, user, now).await;
+        transaction.finish(result).await
+    }
+
+    async fn remove_member(
+        &self,
+        tenant: TenantId,
+        conversation: ConversationId,
+        user: UserId,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let mut transaction = self.writer.begin("remove member").await?;
+        let connection = transaction.connection();
+        let result = remove_member(connection, &self.tenants, tenant, conversation, user, now).await;
+        transaction.finish(result).await
+    }
+}
+
+async fn create_tenant(
+    connection: &mut SqliteConnection,
+    tenant: &Tenant,
+    now: UnixMillis,
+) -> Result<(), DirectoryError> {
+    const OPERATION: &str = "create tenant";
+    let inserted: Option<(i64,)> = sqlx::query_as(
+        "INSERT INTO tenants (tenant_id, name, open_topics) VALUES (?, ?, ?)
+         ON CONFLICT DO NOTHING RETURNING tenant_no",
+    )
+    .bind(tenant.id.0)
+    .bind(&tenant.name)
+    .bind(tenant.topics == TopicPolicy::Open)
+    .fetch_optional(&mut *connection)
+    .await
+    .during(OPERATION)?;
+    let (number,) = inserted.ok_or(DirectoryError::Exists("tenant"))?;
+    sqlx::query("INSERT INTO counters (tenant_no, head) VALUES (?, 0)")
+        .bind(TenantNo::from_row(number)?.to_row())
+        .execute(&mut *connection)
+        .await
+        .during(OPERATION)?;
+    changed(connection, tenant.id, AuditAction::TenantCreated, Some(tenant.id.0), now).await
+}
+
+async fn create_user(
+    connection: &mut SqliteConnection,
+    tenants: &TenantNumbers,
+    user: &User,
+    now: UnixMillis,
+) -> Result<(), DirectoryError> {
+    let tenant_no = tenant_number(connection, tenants, user.tenant).await?;
+    let inserted = sqlx::query(
+        "INSERT INTO users (tenant_no, user_id, name, password_hash) VALUES (?, ?, ?, ?)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(tenant_no.to_row())
+    .bind(user.id.0)
+    .bind(&user.name)
+    .bind(&user.password_hash)
+    .execute(&mut *connection)
+    .await
+    .during("create user")?;
+    one_row(&inserted, DirectoryError::Exists("user"))?;
+    changed(connection, user.tenant, AuditAction::UserCreated, Some(user.id.0), now).await
+}
+
+async fn set_password(
+    connection: &mut SqliteConnection,
+    tenants: &TenantNumbers,
+    tenant: TenantId,
+    user: UserId,
+    password_hash: &str,
+    now: UnixMillis,
+) -> Result<(), DirectoryError> {
+    let tenant_no = tenant_number(connection, tenants, tenant).await?;
+    let updated = sqlx::query("UPDATE users SET password_hash = ? WHERE tenant_no = ? AND user_id = ?")
+        .bind(password_hash)
+        .bind(tenant_no.to_row())
+        .bind(user.0)
+        .execute(&mut *connection)
+        .await
+        .during("set password")?;
+    one_row(&updated, DirectoryError::Missing("user"))?;
+    changed(connection, tenant, AuditAction::PasswordChanged, Some(user.0), now).await
+}
+
+/// Devices, memberships, registrations and wakeups follow by their foreign keys. Sessions have none,
+/// because anonymous users have sessions and no row.
+async fn remove_user(
+    connection: &mut SqliteConnection,
+    tenants: &TenantNumbers,
+    tenant: TenantId,
+    user: UserId,
+    now: UnixMillis,
+) -> Result<(), DirectoryError> {
+    const OPERATION: &str = "remove user";
+    let tenant_no = tenant_number(connection, tenants, tenant).await?;
+    let deleted = sqlx::query("DELETE FROM users WHERE tenant_no = ? AND user_id = ?")
+        .bind(tenant_no.to_row())
+        .bind(user.0)
+        .execute(&mut *connection)
+        .await
+        .during(OPERATION)?;
+    one_row(&deleted, DirectoryError::Missing("user"))?;
+    sqlx::query("DELETE FROM sessions WHERE tenant_no = ? AND user_id = ?")
+        .bind(tenant_no.to_row())
+        .bind(user.0)
+        .execute(&mut *connection)
+        .await
+        .during(OPERATION)?;
+    changed(connection, tenant, AuditAction::UserRemoved, Some(user.0), now).await
+}
+
+async fn ensure_device(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    tenant_no: TenantNo,
+    user: UserId,
+    name: &str,
+    now: UnixMillis,
+) -> Result<DeviceId, DirectoryError> {
+    const OPERATION: &str = "create device";
+    // Another connection of the user may have been faster.
+    if let Some(device) = find_device(connection, tenant_no, user, name).await? {
+        return Ok(device);
+    }
+    if !user_exists(connection, tenant_no, user).await? {
+        return Err(DirectoryError::Missing("user"));
+    }
+    let (devices,): (i64,) =
+        sqlx::query_as("SELECT count(*) FROM devices WHERE tenant_no = ? AND user_id = ?")
+            .bind(tenant_no.to_row())
+            .bind(user.0)
+            .fetch_one(&mut *connection)
+            .await
+            .during(OPERATION)?;
+    if from_row(devices, "count")? >= DEVICES_PER_USER_MAX as u64 {
+        return Err(DirectoryError::Full("list of devices"));
+    }
+    let device = DeviceId(Uuid::new_v4());
+    sqlx::query("INSERT INTO devices (tenant_no, device_id, user_id, name) VALUES (?, ?, ?, ?)")
+        .bind(tenant_no.to_row())
+        .bind(device.0)
+        .bind(user.0)
+        .bind(name)
+        .execute(&mut *connection)
+        .await
+        .during(OPERATION)?;
+    changed(connection, tenant, AuditAction::DeviceCreated, Some(device.0), now).await?;
+    Ok(device)
+}
+
+async fn find_device(
+    connection: &mut SqliteConnection,
+    tenant: TenantNo,
+    user: UserId,
+    name: &str,
+) -> Result<Option<DeviceId>, StoreError> {
+    let device: Option<(Uuid,)> =
+        sqlx::query_as("SELECT device_id FROM devices WHERE tenant_no = ? AND user_id = ? AND name = ?")
+            .bind(tenant.to_row())
+            .bind(user.0)
+            .bind(name)
+            .fetch_optional(connection)
+            .await
+            .during("find device")?;
+    Ok(device.map(|(id,)| DeviceId(id)))
+}
+
+async fn create_conversation(
+    connection: &mut SqliteConnection,
+    tenants: &TenantNumbers,
+    conversation: &Conversation,
+    now: UnixMillis,
+) -> Result<(), DirectoryError> {
+    let tenant_no = tenant_number(connection, tenants, conversation.tenant).await?;
+    let inserted = sqlx::query(
+        "INSERT INTO conversations (tenant_no, conversation_id) VALUES (?, ?) ON CONFLICT DO NOTHING",
+    )
+    .bind(tenant_no.to_row())
+    .bind(conversation.id.0)
+    .execute(&mut *connection)
+    .await
+    .during("create conversation")?;
+    one_row(&inserted, DirectoryError::Exists("conversation"))?;
+    let id = Some(conversation.id.0);
+    changed(connection, conversation.tenant, AuditAction::ConversationCreated, id, now).await
+}
+
+async fn remove_conversation(
+    connection: &mut SqliteConnection,
+    tenants: &TenantNumbers,
+    tenant: TenantId,
+    conversation: ConversationId,
+    now: UnixMillis,
+) -> Result<(), DirectoryError> {
+    let tenant_no = tenant_number(connection, tenants, tenant).await?;
+    let deleted = sqlx::query("DELETE FROM conversations WHERE tenant_no = ? AND conversation_id = ?")
+        .bind(tenant_no.to_row())
+        .bind(conversation.0)
+        .execute(&mut *connection)
+        .await
+        .during("remove conversation")?;
+    one_row(&deleted, DirectoryError::Missing("conversation"))?;
+    changed(connection, tenant, AuditAction::ConversationRemoved, Some(conversation.0), now).await
+}
+
+async fn add_member(
+    connection: &mut SqliteConnection,
+    tenants: &TenantNumbers,
+    tenant: TenantId,
+    conversation: ConversationId,
+    user: UserId,
+    now: UnixMillis,
+) -> Result<Offset, DirectoryError> {
+    const OPERATION: &str = "add member";
+    let tenant_no = tenant_number(connection, tenants, tenant).await?;
+    if !user_exists(connection, tenant_no, user).await? {
+        return Err(DirectoryError::Missing("user"));
+    }
+    let (exists, members): (bool, i64) = sqlx::query_as(
+        "SELECT EXISTS (SELECT 1 FROM conversations WHERE tenant_no = ?1 AND conversation_id = ?2),
+                (SELECT count(*) FROM memberships WHERE tenant_no = ?1 AND conversation_id = ?2)",
+    )
+    .bind(tenant_no.to_row())
+    .bind(conversation.0)
+    .fetch_one(&mut *connection)
+    .await
+    .during(OPERATION)?;
+    if !exists {
+        return Err(DirectoryError::Missing("conversation"));
+    }
+    let inserted: Option<(i64,)> = sqlx::query_as(
+        "INSERT INTO memberships (tenant_no, conversation_id, user_id, since)
+         SELECT tenant_no, ?, ?, head FROM counters WHERE tenant_no = ?
+         ON CONFLICT DO NOTHING RETURNING since",
+    )
+    .bind(conversation.0)
+    .bind(user.0)
+    .bind(tenant_no.to_row())
+    .fetch_optional(&mut *connection)
+    .await
+    .during(OPERATION)?;
+    let (since,) = inserted.ok_or(DirectoryError::Exists("member"))?;
+    if from_row(members, "count")? >= CONVERSATION_MEMBERS_MAX as u64 {
+        return Err(DirectoryError::Full("conversation"));
+    }
+    changed(connection, tenant, AuditAction::MemberAdded, Some(user.0), now).await?;
+    Ok(offset(since)?)
+}
+
+async fn remove_member(
+    connection: &mut SqliteConnection,
+    tenants: &TenantNumbers,
+    tenant: TenantId,
+    conversation: ConversationId,
+    user: UserId,
+    now: UnixMillis,
+) -> Result<(), DirectoryError> {
+    let tenant_no = tenant_number(connection, tenants, tenant).await?;
+    let deleted =
+        sqlx::query("DELETE FROM memberships WHERE tenant_no = ? AND conversation_id = ? AND user_id = ?")
+            .bind(tenant_no.to_row())
+            .bind(conversation.0)
+            .bind(user.0)
+            .execute(&mut *connection)
+            .await
+            .during("remove member")?;
+    one_row(&deleted, DirectoryError::Missing("member"))?;
+    changed(connection, tenant, AuditAction::MemberRemoved, Some(user.0), now).await
+}
+
+async fn tenant_number(
+    connection: &mut SqliteConnection,
+    tenants: &TenantNumbers,
+    tenant: TenantId,
+) -> Result<TenantNo, DirectoryError> {
+    tenants.number(connection, tenant).await?.ok_or(DirectoryError::Missing("tenant"))
+}
+
+async fn user_exists(
+    connection: &mut SqliteConnection,
+    tenant: TenantNo,
+    user: UserId,
+) -> Result<bool, StoreError> {
+    let row: Option<(i64,)> = sqlx::query_as("SELECT 1 FROM users WHERE tenant_no = ? AND user_id = ?")
+        .bind(tenant.to_row())
+        .bind(user.0)
+        .fetch_optional(connection)
+        .await
+        .during("find user")?;
+    Ok(row.is_some())
+}
+
+fn one_row(done: &SqliteQueryResult, otherwise: DirectoryError) -> Result<(), DirectoryError> {
+    if done.rows_affected() == 1 { Ok(()) } else { Err(otherwise) }
+}
+
+/// What every change ends with.
+async fn changed(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    action: AuditAction,
+    resource: Option<Uuid>,
+    now: UnixMillis,
+) -> Result<(), DirectoryError> {
+    sqlx::query("UPDATE directory_revision SET revision = revision + 1")
+        .execute(&mut *connection)
+        .await
+        .during("raise revision")?;
+    let event = AuditEvent { at: now, tenant: Some(tenant), actor: None, action, resource, allowed: true };
+    Ok(insert_audit(connection, &event).await?)
+}
+
+async fn revision(connection: &mut SqliteConnection) -> Result<u64, StoreError> {
+    let (revision,): (i64,) = sqlx::query_as("SELECT revision FROM directory_revision")
+        .fetch_one(connection)
+        .await
+        .during("read revision")?;
+    from_row(revision, "revision")
+}
+
+async fn snapshot(connection: &mut SqliteConnection) -> Result<DirectorySnapshot, StoreError> {
+    const OPERATION: &str = "read directory";
+    let revision = revision(connection).await?;
+    let tenants: Vec<(Uuid, String, bool)> =
+        sqlx::query_as("SELECT tenant_id, name, open_topics FROM tenants ORDER BY tenant_no")
+            .fetch_all(&mut *connection)
+            .await
+            .during(OPERATION)?;
+    let users: Vec<(Uuid, Uuid, String, String)> = sqlx::query_as(
+        "SELECT tenants.tenant_id, users.user_id, users.name, users.password_hash
+         FROM users JOIN tenants USING (tenant_no)",
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .during(OPERATION)?;
+    let devices: Vec<(Uuid, Uuid, Uuid, String)> = sqlx::query_as(
+        "SELECT tenants.tenant_id, devices.device_id, devices.user_id, devices.name
+         FROM devices JOIN tenants USING (tenant_no)",
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .during(OPERATION)?;
+    let conversations: Vec<(Uuid, Uuid)> = sqlx::query_as(
+        "SELECT tenants.tenant_id, conversations.conversation_id
+         FROM conversations JOIN tenants USING (tenant_no)",
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .during(OPERATION)?;
+    let memberships: Vec<(Uuid, Uuid, Uuid, i64)> = sqlx::query_as(
+        "SELECT tenants.tenant_id, memberships.conversation_id, memberships.user_id, memberships.since
+         FROM memberships JOIN tenants USING (tenant_no)",
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .during(OPERATION)?;
+    Ok(DirectorySnapshot {
+        revision,
+        tenants: tenants
+            .into_iter()
+            .map(|(id, name, open)| Tenant {
+                id: TenantId(id),
+                name,
+                topics: if open { TopicPolicy::Open } else { TopicPolicy::Membership },
+            })
+            .collect(),
+        users: users
+            .into_iter()
+            .map(|(tenant, id, name, password_hash)| User {
+                id: UserId(id),
+                tenant: TenantId(tenant),
+                name,
+                password_hash,
+            })
+            .collect(),
+        devices: devices
+            .into_iter()
+            .map(|(tenant, id, user, name)| Device {
+                id: DeviceId(id),
+                tenant: TenantId(tenant),
+                user: UserId(user),
+                name,
+            })
+            .collect(),
+        conversations: conversations
+            .into_iter()
+            .map(|(tenant, id)| Conversation { id: ConversationId(id), tenant: TenantId(tenant) })
+            .collect(),
+        memberships: memberships
+            .into_iter()
+            .map(|(tenant, conversation, user, since)| {
+                Ok(Membership {
+                    tenant: TenantId(tenant),
+                    conversation: ConversationId(conversation),
+                    user: UserId(user),
+                    since: offset(since)?,
+                })
+            })
+            .collect::<Result<_, StoreError>>()?,
+    })
+}

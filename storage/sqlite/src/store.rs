@@ -1,0 +1,129 @@
+//! The open database.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use sotto_storage::StoreError;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection};
+
+use crate::error::store_error;
+use crate::limits::{
+    BUSY_WAIT_MAX, READER_CACHE_KIB_MAX, READER_WAIT_MAX, READERS_MAX, WAL_CHECKPOINT_PAGES,
+    WAL_KEPT_BYTES_MAX, WRITER_CACHE_KIB_MAX,
+};
+use crate::migrations::migrate;
+use crate::tenants::TenantNumbers;
+use crate::topics::TopicCache;
+use crate::writer::Writer;
+
+/// Everything that the broker keeps, in one SQLite file.
+///
+/// One process opens it at a time; whoever starts the process sees to that with a lock on the folder.
+pub struct SqliteStore {
+    pub(crate) writer: Writer,
+    pub(crate) readers: SqlitePool,
+    pub(crate) tenants: TenantNumbers,
+    pub(crate) topics: TopicCache,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("database file: {}", .0.kind())]
+    File(#[source] io::Error),
+    /// It holds who writes to whom and when; sealed payloads are the least of it.
+    #[error("database file is open to others (mode {mode:03o}); it must be 600")]
+    Exposed { mode: u32 },
+    #[error("database file is not a database")]
+    NotADatabase,
+    #[error("database schema {found} is newer than this program, which knows {known}")]
+    NewerSchema { found: i64, known: i64 },
+    #[error("database schema {0} is not the one that this program wrote")]
+    AlteredSchema(i64),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl SqliteStore {
+    /// Opens the database file at `path`, makes it if there is none, and brings its schema up to date.
+    pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        create_private(path)?;
+        let shared = SqliteConnectOptions::new()
+            .filename(path)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_WAIT_MAX)
+            // What SQLite sorts stays out of temporary files.
+            .pragma("temp_store", "memory")
+            // A logged statement would be as private as its values.
+            .disable_statement_logging();
+        let writing = shared
+            .clone()
+            .journal_mode(SqliteJournalMode::Wal)
+            // FULL makes every commit durable before it returns; NORMAL would lose the last ones to a
+            // power cut.
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("wal_autocheckpoint", WAL_CHECKPOINT_PAGES.to_string())
+            .pragma("journal_size_limit", WAL_KEPT_BYTES_MAX.to_string())
+            .pragma("cache_size", format!("-{WRITER_CACHE_KIB_MAX}"));
+        let reading =
+            shared.pragma("query_only", "on").pragma("cache_size", format!("-{READER_CACHE_KIB_MAX}"));
+
+        let mut connection = writing.connect().await.map_err(|error| open_error(&error))?;
+        if let Err(error) = migrate(&mut connection).await {
+            // The refusal is what counts; the database was not changed.
+            drop(connection.close().await);
+            return Err(error);
+        }
+        let readers = SqlitePoolOptions::new()
+            .min_connections(1)
+            .max_connections(READERS_MAX)
+            .acquire_timeout(READER_WAIT_MAX)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .connect_with(reading)
+            .await
+            .map_err(|error| open_error(&error))?;
+        Ok(Self {
+            writer: Writer::new(writing, connection),
+            readers,
+            tenants: TenantNumbers::default(),
+            topics: TopicCache::default(),
+        })
+    }
+
+    /// Waits for what is under way, moves the write-ahead log into the database file and closes it. Every
+    /// call after it is answered with `Unavailable`.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.readers.close().await;
+        self.writer.close().await
+    }
+}
+
+/// SQLite gives `-wal` and `-shm` the mode of the database file, so the one file decides for all three.
+fn create_private(path: &Path) -> Result<(), OpenError> {
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match created {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(OpenError::File(error)),
+    }
+    let mode =
+        File::open(path).and_then(|file| file.metadata()).map_err(OpenError::File)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(OpenError::Exposed { mode: mode & 0o777 });
+    }
+    Ok(())
+}
+
+fn open_error(error: &sqlx::Error) -> OpenError {
+    const NOTADB: &str = "26";
+    match error.as_database_error().and_then(sqlx::error::DatabaseError::code) {
+        Some(code) if code == NOTADB => OpenError::NotADatabase,
+        _ => store_error(error, "open").into(),
+    }
+}
