@@ -10,7 +10,7 @@ use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf, PropertyC
 use sotto_mqtt::codec::{connect_version, decode, packet_len};
 use sotto_mqtt::packet::{Packet, Version};
 
-use common::{property_list, versioned_packet};
+use common::{property_list, soundness, versioned_packet};
 
 fn encoded(packet: &Packet<'_>, version: Version) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -93,7 +93,7 @@ proptest! {
             let index = index.index(bytes.len());
             bytes[index] = value;
         }
-        assert_sound(&bytes, version);
+        soundness::check(&bytes, version);
     }
 
     #[test]
@@ -108,12 +108,12 @@ proptest! {
         let mut bytes = vec![whole[0]];
         write_remaining_length(u32::try_from(body.len()).expect("small"), &mut bytes);
         bytes.extend(body);
-        assert_sound(&bytes, version);
+        soundness::check(&bytes, version);
     }
 
     #[test]
     fn arbitrary_bytes_are_sound_or_refused(bytes in vec(any::<u8>(), 0..64), v5 in any::<bool>()) {
-        assert_sound(&bytes, if v5 { Version::V5 } else { Version::V3 });
+        soundness::check(&bytes, if v5 { Version::V5 } else { Version::V3 });
     }
 
     #[test]
@@ -135,21 +135,5 @@ proptest! {
             let copy: PropertyBuf = properties.iter().collect();
             prop_assert_eq!(copy.as_properties().as_bytes(), properties.as_bytes());
         }
-    }
-}
-
-/// Decoding does not panic, consumes no more than there is, and what comes out can be walked and means
-/// the same when it is encoded and decoded again.
-fn assert_sound(bytes: &[u8], version: Version) {
-    let _ = connect_version(bytes);
-    let Ok(Some((packet, consumed))) = decode(bytes, version, PACKET_BYTES_MAX) else { return };
-    assert!(consumed <= bytes.len());
-    let again = encoded(&packet, version);
-    let (decoded, _) = decode(&again, version, PACKET_BYTES_MAX).expect("valid").expect("complete");
-    assert!(decoded == packet, "{bytes:02x?} became {again:02x?}");
-    match decoded {
-        Packet::Subscribe(subscribe) => assert_ne!(subscribe.filters.iter().count(), 0),
-        Packet::Unsubscribe(unsubscribe) => assert_ne!(unsubscribe.filters.iter().count(), 0),
-        _ => {}
     }
 }

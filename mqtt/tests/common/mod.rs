@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod soundness;
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
