@@ -6,13 +6,16 @@ use super::connect::decode_connect;
 use super::decode_error::DecodeError;
 use super::fixed_header::FixedHeader;
 use super::packet_type::PacketType;
-use super::primitive::Reader;
+use super::primitive::{Reader, contains_any};
 use super::properties::{Properties, PropertyContext};
 use crate::packet::{
     Ack, Auth, ConnAck, Disconnect, Packet, Publish, SubAck, Subscribe, SubscribeFilters, UnsubAck,
     Unsubscribe, UnsubscribeFilters, Version,
 };
 use crate::reason::ReasonCode;
+
+/// The packet and its length, bytes; `None` while it is incomplete.
+type Decoded<'a> = Result<Option<(Packet<'a>, usize)>, DecodeError>;
 
 /// Decodes the packet that `buf` begins with and tells its length; `None` while it is incomplete.
 ///
@@ -24,31 +27,27 @@ pub fn decode(
 ) -> Result<Option<(Packet<'_>, usize)>, DecodeError> {
     let Some(header) = FixedHeader::read(buf, packet_bytes_max)? else { return Ok(None) };
     let Some(body) = buf.get(header.header_len..header.packet_len) else { return Ok(None) };
-    let packet = decode_body(header.packet_type, header.flags, version, body)?;
-    Ok(Some((packet, header.packet_len)))
+    let reader = Reader::new(body);
+    // A packet is 128 bytes. PUBLISH and the acknowledgements, of which there are most, are written
+    // straight to where the caller reads them; moving them costs as much as decoding them.
+    match header.packet_type {
+        PacketType::Publish => decode_publish(header, version, reader),
+        PacketType::PubAck => decode_ack(Packet::PubAck, PropertyContext::PubAck, header, version, reader),
+        PacketType::PubRec => decode_ack(Packet::PubRec, PropertyContext::PubRec, header, version, reader),
+        PacketType::PubRel => decode_ack(Packet::PubRel, PropertyContext::PubRel, header, version, reader),
+        PacketType::PubComp => decode_ack(Packet::PubComp, PropertyContext::PubComp, header, version, reader),
+        packet_type => {
+            decode_rare(packet_type, version, reader).map(|packet| Some((packet, header.packet_len)))
+        }
+    }
 }
 
-fn decode_body(
+fn decode_rare(
     packet_type: PacketType,
-    flags: u8,
     version: Version,
-    body: &[u8],
+    mut reader: Reader<'_>,
 ) -> Result<Packet<'_>, DecodeError> {
-    let mut reader = Reader::new(body);
     let packet = match packet_type {
-        PacketType::Publish => return decode_publish(flags, version, reader).map(Packet::Publish),
-        PacketType::PubAck => {
-            Packet::PubAck(decode_ack(packet_type, PropertyContext::PubAck, version, &mut reader)?)
-        }
-        PacketType::PubRec => {
-            Packet::PubRec(decode_ack(packet_type, PropertyContext::PubRec, version, &mut reader)?)
-        }
-        PacketType::PubRel => {
-            Packet::PubRel(decode_ack(packet_type, PropertyContext::PubRel, version, &mut reader)?)
-        }
-        PacketType::PubComp => {
-            Packet::PubComp(decode_ack(packet_type, PropertyContext::PubComp, version, &mut reader)?)
-        }
         PacketType::Connect => Packet::Connect(decode_connect(&mut reader)?),
         PacketType::ConnAck => Packet::ConnAck(decode_connack(version, &mut reader)?),
         PacketType::Subscribe => return decode_subscribe(version, reader).map(Packet::Subscribe),
@@ -59,12 +58,18 @@ fn decode_body(
         PacketType::PingResp => Packet::PingResp,
         PacketType::Disconnect => Packet::Disconnect(decode_disconnect(version, &mut reader)?),
         PacketType::Auth => Packet::Auth(decode_auth(version, &mut reader)?),
+        PacketType::Publish
+        | PacketType::PubAck
+        | PacketType::PubRec
+        | PacketType::PubRel
+        | PacketType::PubComp => unreachable!("decoded by the caller"),
     };
     reader.end()?;
     Ok(packet)
 }
 
-fn decode_publish(flags: u8, version: Version, mut reader: Reader<'_>) -> Result<Publish<'_>, DecodeError> {
+fn decode_publish(header: FixedHeader, version: Version, mut reader: Reader<'_>) -> Decoded<'_> {
+    let flags = header.flags;
     let dup = flags & 0b1000 != 0;
     let retain = flags & 0b0001 != 0;
     let qos = QoS::from_bits(flags >> 1 & 0b11)
@@ -88,12 +93,14 @@ fn decode_publish(flags: u8, version: Version, mut reader: Reader<'_>) -> Result
             Version::V5 => {}
         }
     }
-    Ok(Publish { dup, qos, retain, topic, packet_id, properties, payload: reader.rest() })
+    let payload = reader.rest();
+    let publish = Publish { dup, qos, retain, topic, packet_id, properties, payload };
+    Ok(Some((Packet::Publish(publish), header.packet_len)))
 }
 
 /// Refuses wildcards; length and depth are the session's to judge.
 pub(super) fn check_topic_name(topic: &str) -> Result<(), DecodeError> {
-    if topic.bytes().any(|byte| byte == b'+' || byte == b'#') {
+    if contains_any(topic.as_bytes(), [b'+', b'#']) {
         return Err(DecodeError::new(
             ReasonCode::TopicNameInvalid,
             "a Topic Name holds a wildcard [MQTT-3.3.2-2]",
@@ -102,21 +109,27 @@ pub(super) fn check_topic_name(topic: &str) -> Result<(), DecodeError> {
     Ok(())
 }
 
+#[inline]
 fn decode_ack<'a>(
-    packet_type: PacketType,
+    packet: impl Fn(Ack<'a>) -> Packet<'a>,
     context: PropertyContext,
+    header: FixedHeader,
     version: Version,
-    reader: &mut Reader<'a>,
-) -> Result<Ack<'a>, DecodeError> {
+    mut reader: Reader<'a>,
+) -> Decoded<'a> {
     let packet_id = reader.packet_id()?;
+    let mut reason = ReasonCode::Success;
+    let mut properties = Properties::EMPTY;
     // 3.1.1 has no more than the identifier; version 5 may leave out a Reason Code of Success, and a
     // Property Length of 0.
-    if version == Version::V3 || reader.is_empty() {
-        return Ok(Ack { packet_id, reason: ReasonCode::Success, properties: Properties::EMPTY });
+    if version == Version::V5 && !reader.is_empty() {
+        reason = read_reason(header.packet_type, &mut reader)?;
+        if !reader.is_empty() {
+            properties = Properties::read(context, &mut reader)?;
+        }
     }
-    let reason = read_reason(packet_type, reader)?;
-    let properties = if reader.is_empty() { Properties::EMPTY } else { Properties::read(context, reader)? };
-    Ok(Ack { packet_id, reason, properties })
+    reader.end()?;
+    Ok(Some((packet(Ack { packet_id, reason, properties }), header.packet_len)))
 }
 
 fn decode_connack<'a>(version: Version, reader: &mut Reader<'a>) -> Result<ConnAck<'a>, DecodeError> {

@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
         // Refuses surrogates and overlong forms too. [MQTT-1.5.4-1]
         let text = std::str::from_utf8(bytes)
             .map_err(|_| DecodeError::malformed("a string is not UTF-8 [MQTT-1.5.4-1]"))?;
-        if bytes.contains(&0) {
+        if contains_any(bytes, [0]) {
             return Err(DecodeError::malformed("a string holds U+0000 [MQTT-1.5.4-2]"));
         }
         Ok(text)
@@ -96,6 +96,27 @@ impl<'a> Reader<'a> {
             Err(DecodeError::malformed("a packet is longer than its fields"))
         }
     }
+}
+
+/// Whether one of `needles` is in `bytes`; eight bytes at a time, since every string of every packet is
+/// looked through.
+#[inline]
+pub(crate) fn contains_any<const N: usize>(bytes: &[u8], needles: [u8; N]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
+    let Some(tail) = bytes.last_chunk() else {
+        return bytes.iter().any(|byte| needles.contains(byte));
+    };
+    let look = |word: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*word);
+        needles.iter().fold(0, |found, needle| {
+            let difference = word ^ (ONES * u64::from(*needle));
+            // Has a top bit exactly when a byte of `difference` is zero.
+            found | (difference.wrapping_sub(ONES) & !difference & TOPS)
+        })
+    };
+    // The tail overlaps the last whole word, which does no harm.
+    bytes.as_chunks().0.iter().fold(look(tail), |found, word| found | look(word)) != 0
 }
 
 /// The value at the beginning of `bytes` and its length; `None` when `bytes` ends inside it.
@@ -248,6 +269,23 @@ mod tests {
         ];
         for bytes in bad {
             assert!(utf8(bytes).is_err(), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn a_byte_is_found_wherever_it_stands_and_nothing_else_is() {
+        for len in 0..40 {
+            let plain: Vec<u8> =
+                (0..len).map(|index| [0x01, 0x80, 0xff, b'*', b'"', b'$'][index % 6]).collect();
+            assert!(!contains_any(&plain, [0, b'+', b'#']));
+            for at in 0..len {
+                for needle in [0, b'+', b'#'] {
+                    let mut bytes = plain.clone();
+                    bytes[at] = needle;
+                    assert!(contains_any(&bytes, [0, b'+', b'#']));
+                    assert!(contains_any(&bytes, [needle]));
+                }
+            }
         }
     }
 

@@ -27,8 +27,7 @@ impl<'a> Properties<'a> {
         let mut seen = 0_u64;
         let mut user_properties = 0;
         while !reader.is_empty() {
-            let raw_property = RawProperty::read(&mut reader)?;
-            let id = raw_property.id;
+            let id = PropertyId::read(&mut reader)?;
             if !id.is_used_in(context) {
                 return Err(DecodeError::malformed("a property is not one of its packet's"));
             }
@@ -46,7 +45,7 @@ impl<'a> Properties<'a> {
                 return Err(DecodeError::protocol("a property stands twice"));
             }
             seen |= bit;
-            raw_property.property()?.check_value()?;
+            id.read_value(&mut reader)?.check_value()?;
         }
         let has = |id: PropertyId| seen & (1 << id as u8) != 0;
         if has(PropertyId::AuthenticationData) && !has(PropertyId::AuthenticationMethod) {

@@ -111,9 +111,7 @@ pub(crate) struct RawProperty<'a> {
 impl<'a> RawProperty<'a> {
     pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let whole = reader.rest();
-        // The identifier is a Variable Byte Integer, but every one that is defined has a single byte.
-        let id = PropertyId::from_u8(reader.u8()?)
-            .ok_or(DecodeError::malformed("a property identifier is not defined"))?;
+        let id = PropertyId::read(reader)?;
         id.skip_value(reader)?;
         Ok(Self { id, bytes: &whole[..whole.len() - reader.rest().len()] })
     }
@@ -155,6 +153,12 @@ impl PropertyId {
             0x2a => Self::SharedSubscriptionAvailable,
             _ => return None,
         })
+    }
+
+    #[inline]
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        // A Variable Byte Integer, but every identifier that is defined has a single byte.
+        Self::from_u8(reader.u8()?).ok_or(DecodeError::malformed("a property identifier is not defined"))
     }
 
     /// Whether Table 2-4 lets `context` carry it.
@@ -252,7 +256,8 @@ impl PropertyId {
         Ok(())
     }
 
-    fn read_value<'a>(self, reader: &mut Reader<'a>) -> Result<Property<'a>, DecodeError> {
+    #[inline]
+    pub(crate) fn read_value<'a>(self, reader: &mut Reader<'a>) -> Result<Property<'a>, DecodeError> {
         Ok(match self {
             Self::PayloadFormatIndicator => Property::PayloadFormatIndicator(flag(reader)?),
             Self::MessageExpiryInterval => Property::MessageExpiryInterval(reader.u32()?),
@@ -331,6 +336,7 @@ impl Property<'_> {
     }
 
     /// What the value may not be although its data type could.
+    #[inline]
     pub(crate) fn check_value(&self) -> Result<(), DecodeError> {
         match *self {
             Self::SubscriptionIdentifier(0) => {
