@@ -79,7 +79,7 @@ impl ConnectRequest {
         };
         let will = connect.will.as_ref().map(|will| {
             let mut kept = PropertyBuf::new();
-            for property in will.properties.iter() {
+            for property in will.properties {
                 if !matches!(property, Property::WillDelayInterval(_) | Property::MessageExpiryInterval(_)) {
                     kept.push(property);
                 }
