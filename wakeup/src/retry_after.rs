@@ -31,9 +31,9 @@ mod tests {
     fn both_forms_are_read() {
         assert_eq!(parse("120", NOW), Some(Duration::from_secs(120)));
         assert_eq!(parse(" 0 ", NOW), Some(Duration::ZERO));
-        assert_eq!(parse("Sun, 06 Nov 1994 08:50:37 GMT", NOW), Some(Duration::from_secs(60)));
-        assert_eq!(parse("Sunday, 06-Nov-94 08:50:37 GMT", NOW), Some(Duration::from_secs(60)));
-        assert_eq!(parse("Sun Nov  6 08:50:37 1994", NOW), Some(Duration::from_secs(60)));
+        assert_eq!(parse("Sun, 06 Nov 1994 08:50:37 GMT", NOW), Some(Duration::from_mins(1)));
+        assert_eq!(parse("Sunday, 06-Nov-94 08:50:37 GMT", NOW), Some(Duration::from_mins(1)));
+        assert_eq!(parse("Sun Nov  6 08:50:37 1994", NOW), Some(Duration::from_mins(1)));
     }
 
     #[test]

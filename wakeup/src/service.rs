@@ -18,7 +18,7 @@ use crate::token_vault::TokenVault;
 /// What waking devices needs.
 pub struct WakeupService {
     pub outbox: Arc<dyn Outbox>,
-    pub keyring: Arc<Keyring>,
+    pub keyring: Keyring,
     pub pusher: Arc<dyn Pusher>,
     pub clock: Arc<dyn Clock>,
 }

@@ -50,9 +50,9 @@ mod tests {
 
     #[test]
     fn a_push_is_never_sent_again_before_the_service_allows_it() {
-        assert_eq!(retry_wait(0, Some(600), 0), Duration::from_secs(600));
-        assert_eq!(retry_wait(0, Some(600), u64::MAX), Duration::from_secs(600));
-        assert_eq!(retry_wait(8, Some(1), 1 << 63), Duration::from_secs(900));
+        assert_eq!(retry_wait(0, Some(600), 0), Duration::from_mins(10));
+        assert_eq!(retry_wait(0, Some(600), u64::MAX), Duration::from_mins(10));
+        assert_eq!(retry_wait(8, Some(1), 1 << 63), Duration::from_mins(15));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::pusher::PushToken;
 
 #[derive(Clone)]
 pub struct TokenVault {
-    keyring: Arc<Keyring>,
+    keyring: Keyring,
     clock: Arc<dyn Clock>,
 }
 
@@ -28,7 +28,7 @@ pub(crate) enum OpenTokenError {
 }
 
 impl TokenVault {
-    pub fn new(keyring: Arc<Keyring>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(keyring: Keyring, clock: Arc<dyn Clock>) -> Self {
         Self { keyring, clock }
     }
 
