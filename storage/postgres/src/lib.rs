@@ -1,1 +1,29 @@
 //! The PostgreSQL backend.
+//!
+//! Every trait of `sotto-storage`, over four lanes of connections: one that appends to the log, one for
+//! session changes, a few that read, a few for the rest. Statements are written for lookups by index and
+//! for few round trips; what they must guarantee is said beside them.
+
+mod audit;
+mod column;
+mod directory;
+mod fault;
+mod key_store;
+mod lane;
+mod limits;
+mod low_watermark;
+mod message_log;
+mod migrations;
+mod outbox;
+mod push_registry;
+mod session_fold;
+mod session_store;
+mod store;
+mod topics;
+mod wake_check;
+mod writer;
+
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use store::{OpenError, PostgresOptions, PostgresStore};

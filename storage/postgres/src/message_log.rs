@@ -1,0 +1,269 @@
+//! Reading the log: always topic by topic, through (topic, offset), never through a tenant's traffic.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use sotto_model::{Offset, TenantId, TopicFilter, TopicName, UnixMillis};
+use sotto_storage::StoreError;
+use sotto_storage::message_log::{Batch, MessageLog, Page, PageLimit, Selector, StoredMessage};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgConnection, Row};
+use uuid::Uuid;
+
+use crate::column::{self, MESSAGE_COLUMNS, MessageRow, bigint};
+use crate::fault::Fault;
+use crate::lane::within;
+use crate::limits::{TOPICS_PER_PAGE, TOPICS_PER_READ};
+use crate::store::PostgresStore;
+use crate::topics::{self, NameRange, TopicIds, TopicKey};
+
+#[async_trait]
+impl MessageLog for PostgresStore {
+    async fn claim_writer(&self) -> Result<u64, StoreError> {
+        self.writer.claim().await
+    }
+
+    async fn append(&self, batch: &Batch) -> Result<Vec<Offset>, StoreError> {
+        self.writer.append(batch, &self.topic_ids).await
+    }
+
+    async fn heads(&self) -> Result<Vec<(TenantId, Offset)>, StoreError> {
+        let mut held = self.readers.hold("read heads").await?;
+        let result = within(heads(held.connection())).await;
+        held.settle(result)
+    }
+
+    async fn read(
+        &self,
+        tenant: TenantId,
+        selectors: &[Selector],
+        after: Offset,
+        up_to: Offset,
+        limit: PageLimit,
+    ) -> Result<Page, StoreError> {
+        let mut held = self.readers.hold("read log").await?;
+        let range = Range { after, up_to, limit };
+        let result = within(read(held.connection(), &self.topic_ids, tenant, selectors, range)).await;
+        held.settle(result)
+    }
+
+    async fn get(&self, tenant: TenantId, offsets: &[Offset]) -> Result<Vec<StoredMessage>, StoreError> {
+        let mut held = self.readers.hold("get messages").await?;
+        let result = within(get(held.connection(), tenant, offsets)).await;
+        held.settle(result)
+    }
+
+    async fn retained(
+        &self,
+        tenant: TenantId,
+        filter: &TopicFilter,
+        now: UnixMillis,
+        limit: usize,
+    ) -> Result<Vec<StoredMessage>, StoreError> {
+        let mut held = self.readers.hold("read retained").await?;
+        let result = within(retained(held.connection(), tenant, filter, now, limit)).await;
+        held.settle(result)
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        let mut held = self.readers.hold("ping").await?;
+        let result = within(async {
+            sqlx::query("SELECT 1").execute(held.connection()).await?;
+            Ok(())
+        })
+        .await;
+        held.settle(result)
+    }
+}
+
+async fn heads(connection: &mut PgConnection) -> Result<Vec<(TenantId, Offset)>, Fault> {
+    let rows: Vec<(Uuid, i64)> =
+        sqlx::query_as("SELECT tenant_id, head FROM counters").fetch_all(connection).await?;
+    rows.into_iter().map(|(tenant, head)| Ok((TenantId(tenant), column::offset(head)?))).collect()
+}
+
+#[derive(Clone, Copy)]
+struct Range {
+    after: Offset,
+    up_to: Offset,
+    limit: PageLimit,
+}
+
+async fn read(
+    connection: &mut PgConnection,
+    cache: &TopicIds,
+    tenant: TenantId,
+    selectors: &[Selector],
+    range: Range,
+) -> Result<Page, Fault> {
+    let nothing = Page { messages: Vec::new(), scanned_to: range.up_to };
+    if range.after >= range.up_to {
+        return Ok(nothing);
+    }
+    let topics = expand(connection, cache, tenant, selectors, range.after).await?;
+    // One row more than the page takes tells a page that was cut from one that just fits.
+    let rows_wanted = range.limit.records.max(1).saturating_add(1);
+    let mut rows = Vec::new();
+    let chosen: Vec<(i64, i64)> = topics.iter().map(|(id, (_, after))| (*id, bigint(after.0))).collect();
+    for chunk in chosen.chunks(TOPICS_PER_READ) {
+        rows.append(&mut read_topics(connection, chunk, range, rows_wanted).await?);
+    }
+    // Each query returned its own first rows; the first of all of them are the first of the whole.
+    rows.sort_unstable_by_key(MessageRow::offset);
+
+    let mut messages = Vec::new();
+    let mut bytes = 0_usize;
+    for row in rows {
+        bytes = bytes.saturating_add(row.sealed_bytes());
+        let full = messages.len() >= range.limit.records.max(1)
+            || (!messages.is_empty() && bytes > range.limit.bytes);
+        if full {
+            let scanned_to = messages.last().map_or(range.after, |last: &StoredMessage| last.offset);
+            return Ok(Page { messages, scanned_to });
+        }
+        let (topic, _) = topics.get(&row.topic_id).ok_or(Fault::Inconsistent("a topic was not asked for"))?;
+        messages.push(row.into_message(topic.clone())?);
+    }
+    Ok(Page { messages, ..nothing })
+}
+
+/// The topics that the selectors match, each with the offset after which it is wanted: the least of any
+/// selector that matches it.
+async fn expand(
+    connection: &mut PgConnection,
+    cache: &TopicIds,
+    tenant: TenantId,
+    selectors: &[Selector],
+    after: Offset,
+) -> Result<HashMap<i64, (TopicName, Offset)>, Fault> {
+    let mut topics = HashMap::new();
+    let mut want = |id: i64, topic: TopicName, since: Offset| {
+        let since = since.max(after);
+        let (_, least) = topics.entry(id).or_insert((topic, since));
+        *least = since.min(*least);
+    };
+    let (wildcards, exact): (Vec<&Selector>, Vec<&Selector>) =
+        selectors.iter().partition(|selector| selector.filter.has_wildcard());
+    let keys = exact
+        .iter()
+        .map(|selector| Ok((tenant, column::topic(selector.filter.as_str())?)))
+        .collect::<Result<Vec<TopicKey>, Fault>>()?;
+    let ids = topics::find(connection, cache, &keys).await?;
+    for ((selector, (_, topic)), id) in exact.into_iter().zip(keys).zip(ids) {
+        if let Some(id) = id {
+            want(id, topic, selector.after);
+        }
+    }
+    for selector in wildcards {
+        for (id, topic) in topics::matching(connection, tenant, &selector.filter).await? {
+            want(id, topic, selector.after);
+        }
+    }
+    Ok(topics)
+}
+
+/// The first rows of these topics together. The sum of their sizes ends one row behind the byte limit, so
+/// that a page of large messages does not fetch what it will not return.
+async fn read_topics(
+    connection: &mut PgConnection,
+    topics: &[(i64, i64)],
+    range: Range,
+    rows_wanted: usize,
+) -> Result<Vec<MessageRow>, Fault> {
+    let (ids, after): (Vec<i64>, Vec<i64>) = topics.iter().copied().unzip();
+    let rows = sqlx::query_as(&format!(
+        "SELECT {MESSAGE_COLUMNS} FROM ( \
+             SELECT m.*, sum(octet_length(m.sealed)) OVER (ORDER BY m.log_offset) - octet_length(m.sealed) AS bytes_before \
+             FROM UNNEST($1::bigint[], $2::bigint[]) AS t (topic_id, after) \
+             CROSS JOIN LATERAL ( \
+                 SELECT * FROM messages m \
+                 WHERE m.topic_id = t.topic_id AND m.log_offset > t.after AND m.log_offset <= $3 \
+                 ORDER BY m.log_offset LIMIT $4 \
+             ) m \
+             ORDER BY m.log_offset LIMIT $4 \
+         ) page \
+         WHERE bytes_before <= $5 ORDER BY log_offset"
+    ))
+    .bind(ids)
+    .bind(after)
+    .bind(bigint(range.up_to.0))
+    .bind(column::limit(rows_wanted))
+    .bind(column::limit(range.limit.bytes))
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+struct NamedRow {
+    message: MessageRow,
+    name: String,
+}
+
+impl FromRow<'_, PgRow> for NamedRow {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self { message: MessageRow::from_row(row)?, name: row.try_get("name")? })
+    }
+}
+
+impl NamedRow {
+    fn into_message(self) -> Result<StoredMessage, Fault> {
+        self.message.into_message(column::topic(&self.name)?)
+    }
+}
+
+async fn get(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    offsets: &[Offset],
+) -> Result<Vec<StoredMessage>, Fault> {
+    let offsets: Vec<i64> = offsets.iter().map(|offset| bigint(offset.0)).collect();
+    let rows: Vec<NamedRow> = sqlx::query_as(&format!(
+        "SELECT {MESSAGE_COLUMNS}, name FROM messages m JOIN topics t USING (topic_id) \
+         WHERE m.tenant_id = $1 AND m.log_offset = ANY($2) ORDER BY m.log_offset"
+    ))
+    .bind(tenant.0)
+    .bind(offsets)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(NamedRow::into_message).collect()
+}
+
+async fn retained(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    filter: &TopicFilter,
+    now: UnixMillis,
+    limit: usize,
+) -> Result<Vec<StoredMessage>, Fault> {
+    let mut range = if filter.has_wildcard() { NameRange::of(filter) } else { NameRange::exactly(filter) };
+    let mut messages = Vec::new();
+    while messages.len() < limit {
+        let rows: Vec<NamedRow> = sqlx::query_as(&format!(
+            "SELECT {MESSAGE_COLUMNS}, name FROM topics t \
+             JOIN (SELECT *, true AS retain FROM retained) r USING (topic_id) \
+             WHERE t.tenant_id = $1 AND t.name >= $2 AND t.name > $3 AND ($4::text IS NULL OR t.name < $4) \
+                 AND (r.expires_at_ms IS NULL OR r.expires_at_ms > $5) \
+             ORDER BY t.name LIMIT $6"
+        ))
+        .bind(tenant.0)
+        .bind(&range.first)
+        .bind(&range.after)
+        .bind(&range.end)
+        .bind(bigint(now.0))
+        .bind(column::limit(TOPICS_PER_PAGE.min(limit)))
+        .fetch_all(&mut *connection)
+        .await?;
+        let full = rows.len() == TOPICS_PER_PAGE.min(limit);
+        for row in rows {
+            range.after.clone_from(&row.name);
+            let message = row.into_message()?;
+            if filter.matches(&message.topic) && messages.len() < limit {
+                messages.push(message);
+            }
+        }
+        if !full {
+            break;
+        }
+    }
+    Ok(messages)
+}

@@ -1,0 +1,133 @@
+//! The store: its lanes, how it opens, why it may not.
+
+use std::str::FromStr;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, PgConnection};
+
+use crate::fault::{code_of, kind_of};
+use crate::lane::{Lane, within_time};
+use crate::limits::{
+    CONTROL_CONNECTIONS, IDLE_IN_TRANSACTION_TIMEOUT_MS, LOCK_TIMEOUT_MS, MIGRATION_TIMEOUT, READERS_DEFAULT,
+    STATEMENT_TIMEOUT_MS, WRITER_WORK_MEM_KIB,
+};
+use crate::low_watermark::LowWatermark;
+use crate::migrations;
+use crate::topics::TopicIds;
+use crate::writer::Writer;
+
+/// Everything that the broker keeps, in one PostgreSQL database. Cheap connections are kept apart by
+/// purpose, so that none waits for the others: a burst of catch-up reads cannot hold up a commit.
+pub struct PostgresStore {
+    pub(crate) writer: Writer,
+    pub(crate) sessions: Lane,
+    pub(crate) readers: Lane,
+    pub(crate) control: Lane,
+    pub(crate) topic_ids: TopicIds,
+    pub(crate) outbox_scan: LowWatermark,
+    pub(crate) wake_scan: LowWatermark,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct PostgresOptions {
+    /// Connections that read the log.
+    pub readers: usize,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self { readers: READERS_DEFAULT }
+    }
+}
+
+/// Why the store did not open. The URL and the server's texts stay out of it.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("database URL cannot be read: postgres://user@host:port/database is expected")]
+    BadUrl,
+    #[error("database cannot be reached ({code})")]
+    Unreachable { code: String },
+    #[error("database refused ({code})")]
+    Refused { code: String },
+    #[error("database schema is newer than this program: it has migration {0}")]
+    NewerSchema(i64),
+    #[error("database schema was altered: migration {0} is not this program's")]
+    AlteredSchema(i64),
+}
+
+impl PostgresStore {
+    /// Connects once to bring the schema up to date; the lanes connect when they are used.
+    pub async fn connect(url: &str, options: PostgresOptions) -> Result<Self, OpenError> {
+        // The parser ignores a scheme that it does not know.
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(OpenError::BadUrl);
+        }
+        // Statements hold no values, but they are many; and slow ones are measured where they are called.
+        let base =
+            PgConnectOptions::from_str(url).map_err(|_| OpenError::BadUrl)?.disable_statement_logging();
+        let base = with_time_limits(base.application_name("sotto"));
+        let store = Self {
+            writer: Writer::new(with_writer_settings(base.clone())),
+            sessions: Lane::new(with_lookup_plans(base.clone()), 1),
+            readers: Lane::new(with_lookup_plans(base.clone()), options.readers.max(1)),
+            control: Lane::new(with_lookup_plans(base.clone()), CONTROL_CONNECTIONS),
+            topic_ids: TopicIds::default(),
+            outbox_scan: LowWatermark::default(),
+            wake_scan: LowWatermark::default(),
+        };
+        let mut connection = store.sessions.open().await.map_err(|fault| match fault {
+            crate::fault::Fault::Sql(error) => OpenError::from_sql(&error),
+            crate::fault::Fault::Inconsistent(_) => OpenError::Refused { code: "connect".into() },
+        })?;
+        within_time(MIGRATION_TIMEOUT, async { Ok(migrate(&mut connection).await) })
+            .await
+            .map_err(|_| OpenError::Unreachable { code: "migrations timed out".into() })??;
+        Ok(store)
+    }
+}
+
+async fn migrate(connection: &mut PgConnection) -> Result<(), OpenError> {
+    migrations::run(connection).await
+}
+
+impl OpenError {
+    pub(crate) fn unreachable(error: &sqlx::Error) -> Self {
+        Self::Unreachable { code: kind_of(error).into() }
+    }
+
+    pub(crate) fn from_sql(error: &sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(error) => {
+                Self::Refused { code: code_of(error.as_ref()).unwrap_or_else(|| "no code".into()) }
+            }
+            error => Self::unreachable(error),
+        }
+    }
+}
+
+fn with_time_limits(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([
+        ("statement_timeout", STATEMENT_TIMEOUT_MS.to_string()),
+        ("lock_timeout", LOCK_TIMEOUT_MS.to_string()),
+        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT_MS.to_string()),
+        // A client that vanished without a word is noticed within half a minute, so that it does not hold
+        // its locks, and with them the log.
+        ("tcp_keepalives_idle", "10".to_owned()),
+        ("tcp_keepalives_interval", "5".to_owned()),
+        ("tcp_keepalives_count", "4".to_owned()),
+    ])
+}
+
+fn with_writer_settings(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([
+        // One statement does nearly all the work, and its plan does not depend on the values.
+        ("plan_cache_mode", "force_generic_plan".to_owned()),
+        ("work_mem", format!("{WRITER_WORK_MEM_KIB}kB")),
+    ])
+}
+
+/// The planner takes an array for ten rows and then joins whole tables by hash (78 ms where an index
+/// lookup for each row takes 1.3 ms): every query of these lanes is a lookup by index.
+fn with_lookup_plans(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("enable_seqscan", "off")])
+}

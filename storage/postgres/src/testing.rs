@@ -1,0 +1,251 @@
+//! A PostgreSQL server of a test's own.
+//!
+//! [`Server::start`] makes a cluster in a temporary directory and listens on a Unix socket in it, on no
+//! port. A watchdog process holds the end of a pipe: however the test process ends, killed or not, the
+//! pipe closes, the server stops and the directory goes. Where `SOTTO_TEST_DATABASE_URL` names a server,
+//! [`TestDatabase::create`] makes its databases there.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Mutex, OnceLock, Weak};
+use std::{env, fs};
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::{PostgresOptions, PostgresStore};
+
+/// Names a server to use, by the URL of a database on it in which databases may be created.
+pub const URL_VARIABLE: &str = "SOTTO_TEST_DATABASE_URL";
+
+const SUPERUSER: &str = "sotto";
+
+/// Whether a server outlives a power cut: tests need not, measurements must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    Full,
+    None,
+}
+
+pub struct Server {
+    bin: PathBuf,
+    directory: TempDir,
+    owner: Option<Owner>,
+    /// Held open: the watchdog ends the server when it closes.
+    pipe: Option<ChildStdin>,
+    watchdog: Child,
+}
+
+/// The system user that runs the server when we are root, which it refuses to run as.
+#[derive(Clone, Copy)]
+struct Owner {
+    uid: u32,
+    gid: u32,
+}
+
+impl Server {
+    /// # Panics
+    /// Where PostgreSQL is not installed or does not start: a test cannot go on.
+    pub fn start(durability: Durability) -> Self {
+        let bin = find_binaries();
+        let directory = tempfile::Builder::new().prefix("sotto-pg-").tempdir().expect("make a directory");
+        let owner = owner_unless_unprivileged();
+        if let Some(owner) = owner {
+            std::os::unix::fs::chown(directory.path(), Some(owner.uid), Some(owner.gid))
+                .expect("root may give a directory away");
+        }
+        let data = directory.path().join("data");
+        run(command(&bin, "initdb", owner)
+            .arg("--pgdata")
+            .arg(&data)
+            .args(["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C"])
+            .arg("--no-sync"));
+        let mut settings = format!(
+            "listen_addresses = ''\nunix_socket_directories = '{}'\nmax_connections = 300\n\
+             max_wal_size = '4GB'\ncheckpoint_timeout = '30min'\nshared_buffers = '256MB'\n",
+            directory.path().display()
+        );
+        if durability == Durability::None {
+            settings.push_str("fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n");
+        }
+        fs::OpenOptions::new()
+            .append(true)
+            .open(data.join("postgresql.conf"))
+            .and_then(|mut file| file.write_all(settings.as_bytes()))
+            .expect("write the server's settings");
+        let mut watchdog = watchdog(&bin, directory.path(), owner);
+        let server = Self { bin, directory, owner, pipe: watchdog.stdin.take(), watchdog };
+        server.resume();
+        server
+    }
+
+    /// Starts the server again after [`Self::stop`].
+    pub fn resume(&self) {
+        run(self
+            .pg_ctl("start")
+            .arg("--log")
+            .arg(self.directory.path().join("log"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()));
+    }
+
+    /// As a crash or a failover looks to clients: connections break, nothing is said.
+    pub fn stop(&self) {
+        run(self.pg_ctl("stop").args(["--mode", "immediate"]));
+    }
+
+    /// The URL of one of its databases.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres:///{database}?host={}&user={SUPERUSER}", self.directory.path().display())
+    }
+
+    /// A command of this server's version, connected to it: `pg_dump`, `psql`.
+    pub fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        command.arg("--host").arg(self.directory.path()).args(["--username", SUPERUSER]);
+        command
+    }
+
+    fn pg_ctl(&self, action: &str) -> Command {
+        let mut command = command(&self.bin, "pg_ctl", self.owner);
+        command.arg(action).arg("--wait").arg("--pgdata").arg(self.directory.path().join("data"));
+        command
+    }
+
+    /// The one server of this process's tests. The static is weak: the last database to go takes the
+    /// server along, and the watchdog sees to the rest.
+    fn shared() -> std::sync::Arc<Self> {
+        static SHARED: OnceLock<Mutex<Weak<Server>>> = OnceLock::new();
+        let mut shared = SHARED
+            .get_or_init(|| Mutex::new(Weak::new()))
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let server = std::sync::Arc::new(Self::start(Durability::None));
+            *shared = std::sync::Arc::downgrade(&server);
+            server
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The watchdog ends it, as it would after a kill; waiting keeps no zombie.
+        self.pipe.take();
+        let _ = self.watchdog.wait();
+    }
+}
+
+/// An empty database.
+pub struct TestDatabase {
+    url: String,
+    server: Option<std::sync::Arc<Server>>,
+}
+
+impl TestDatabase {
+    pub async fn create() -> Self {
+        let name = format!("sotto_{}", Uuid::new_v4().simple());
+        let (admin, server): (PgConnectOptions, _) = if let Ok(url) = env::var(URL_VARIABLE) {
+            (url.parse().expect("a database URL in SOTTO_TEST_DATABASE_URL"), None)
+        } else {
+            let server = tokio::task::spawn_blocking(Server::shared).await.expect("start a server");
+            (server.url("postgres").parse().expect("a URL made here"), Some(server))
+        };
+        let mut connection = admin.connect().await.expect("connect to the test server");
+        sqlx::raw_sql(&format!("CREATE DATABASE {name}"))
+            .execute(&mut connection)
+            .await
+            .expect("create a database");
+        connection.close().await.expect("close");
+        let url = match &server {
+            Some(server) => server.url(&name),
+            None => admin.database(&name).to_url_lossy().into(),
+        };
+        Self { url, server }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// `None` where the server is not ours.
+    pub fn server(&self) -> Option<&Server> {
+        self.server.as_deref()
+    }
+
+    pub async fn store(&self) -> PostgresStore {
+        PostgresStore::connect(&self.url, PostgresOptions::default()).await.expect("open the test database")
+    }
+}
+
+fn find_binaries() -> PathBuf {
+    let on_path =
+        env::var_os("PATH").into_iter().flat_map(|path| env::split_paths(&path).collect::<Vec<_>>());
+    let mut installed: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|version| Some(version.ok()?.path().join("bin")))
+        .collect();
+    // The newest first.
+    installed.sort_by_key(|bin| {
+        let version =
+            bin.parent().and_then(Path::file_name).and_then(|name| name.to_str()?.parse::<u32>().ok());
+        std::cmp::Reverse(version)
+    });
+    on_path
+        .chain(installed)
+        .find(|bin| bin.join("initdb").is_file() && bin.join("pg_ctl").is_file())
+        .expect("PostgreSQL's initdb and pg_ctl, on the PATH or in /usr/lib/postgresql")
+}
+
+fn owner_unless_unprivileged() -> Option<Owner> {
+    let id = |arguments: &[&str]| -> Option<u32> {
+        let output = Command::new("id").args(arguments).output().ok()?;
+        String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+    };
+    if id(&["-u"])? != 0 {
+        return None;
+    }
+    let owner = || Some(Owner { uid: id(&["-u", "postgres"])?, gid: id(&["-g", "postgres"])? });
+    Some(owner().expect("a system user postgres: the server does not run as root"))
+}
+
+fn command(bin: &Path, program: &str, owner: Option<Owner>) -> Command {
+    let mut command = Command::new(bin.join(program));
+    if let Some(owner) = owner {
+        command.uid(owner.uid).gid(owner.gid);
+    }
+    command.current_dir("/");
+    command
+}
+
+fn run(command: &mut Command) {
+    let status =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).status().expect("start a PostgreSQL program");
+    assert!(status.success(), "{} failed", command.get_program().display());
+}
+
+fn watchdog(bin: &Path, directory: &Path, owner: Option<Owner>) -> Child {
+    let script =
+        "cat >/dev/null; \"$0\" stop --mode immediate --pgdata \"$1/data\" >/dev/null 2>&1; rm -rf \"$1\"";
+    let mut command = Command::new("sh");
+    if let Some(owner) = owner {
+        command.uid(owner.uid).gid(owner.gid);
+    }
+    command
+        .current_dir("/")
+        .args(["-c", script])
+        .arg(bin.join("pg_ctl"))
+        .arg(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // A signal to the test's process group (an interrupt in a terminal) must not take the watchdog along.
+        .process_group(0)
+        .spawn()
+        .expect("start the watchdog")
+}

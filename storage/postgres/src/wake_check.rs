@@ -1,0 +1,81 @@
+//! Whether a session that was closed leaves its device behind, so that it is to be woken.
+//!
+//! A close is two steps. The first marks the session disconnected and `wake_check`, and commits; the second
+//! looks for messages after the cursor, makes the wakeup due and clears the mark. In one step a wakeup
+//! could be lost between a close and the relay:
+//!
+//! ```text
+//! close: begins, finds no message after the cursor
+//!                                                     writer: commits a message and its outbox row
+//!                                                     relay: takes the row, sees the session connected, wakes nobody
+//! close: commits, disconnected and not woken
+//! ```
+//!
+//! In two, the look comes after everybody can see that the session is disconnected. A message is then
+//! either committed before the look, which finds it; or after it, and then its outbox row is relayed after
+//! that too, and the relay sees the session disconnected. A process that dies in between leaves the mark,
+//! and the next start or the next turn of the relay finishes it.
+
+use sotto_model::UnixMillis;
+use sqlx::PgConnection;
+
+use crate::column::{self, bigint};
+use crate::fault::Fault;
+use crate::limits::WAKE_CHECKS_PER_TURN;
+
+/// Decides for marked sessions, some at a time. Returns how many.
+pub(crate) async fn finish(connection: &mut PgConnection, now: UnixMillis) -> Result<u64, Fault> {
+    let checked = sqlx::query_scalar(FINISH)
+        .bind(bigint(now.0))
+        .bind(column::limit(WAKE_CHECKS_PER_TURN))
+        .fetch_one(connection)
+        .await?;
+    column::unsigned(checked)
+}
+
+/// One statement, so one look: marks, messages and registrations are all of the same moment.
+const FINISH: &str = "
+WITH checked AS (
+    SELECT session_id, tenant_id, user_id, device_id, cursor_offset, expires_at_ms,
+        octet_length(inflight) > 0 AS unacknowledged
+    FROM sessions WHERE wake_check ORDER BY session_id LIMIT $2
+    FOR NO KEY UPDATE SKIP LOCKED
+), behind AS (
+    SELECT c.device_id
+    FROM checked c JOIN push_registrations p USING (device_id)
+    WHERE (c.expires_at_ms IS NULL OR c.expires_at_ms > $1)
+        AND NOT EXISTS (SELECT FROM sessions s WHERE s.device_id = c.device_id AND s.connected)
+        AND (c.unacknowledged OR EXISTS (
+            SELECT FROM memberships mb
+            JOIN topics t ON t.conversation_id = mb.conversation_id AND t.tenant_id = mb.tenant_id
+            CROSS JOIN LATERAL (
+                SELECT FROM messages m
+                WHERE m.topic_id = t.topic_id AND m.log_offset > GREATEST(c.cursor_offset, mb.since_offset)
+                    AND m.wakes AND m.sender_id <> c.user_id
+                    AND (m.expires_at_ms IS NULL OR m.expires_at_ms > $1)
+                LIMIT 1
+            ) m
+            WHERE mb.user_id = c.user_id AND mb.tenant_id = c.tenant_id
+        )
+        OR EXISTS (
+            SELECT FROM topics t
+            CROSS JOIN LATERAL (
+                SELECT FROM messages m
+                WHERE m.topic_id = t.topic_id AND m.log_offset > c.cursor_offset
+                    AND m.wakes AND m.sender_id <> c.user_id
+                    AND (m.expires_at_ms IS NULL OR m.expires_at_ms > $1)
+                LIMIT 1
+            ) m
+            WHERE t.user_id = c.user_id AND t.tenant_id = c.tenant_id
+        ))
+), due AS (
+    INSERT INTO wakes (device_id, tenant_id, due_since_ms, due_at_ms)
+    SELECT device_id, tenant_id, $1, $1 FROM push_registrations
+    WHERE device_id IN (SELECT device_id FROM behind) ORDER BY device_id
+    FOR KEY SHARE
+    ON CONFLICT (device_id) DO NOTHING
+), cleared AS (
+    UPDATE sessions s SET wake_check = false FROM checked c WHERE s.session_id = c.session_id
+)
+SELECT count(*) FROM checked
+";
