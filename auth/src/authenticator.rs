@@ -158,7 +158,7 @@ impl Authenticator {
                 None => Check::Refused(Refusal::NotAuthorized),
             };
         };
-        // What is refused up to here depends on what was sent alone, never on which users exist.
+        // The next three refusals depend on what was sent alone, never on which users exist.
         let Some(login) = parse_login(username) else { return Check::Refused(Refusal::BadCredentials) };
         let Some(password) = password.filter(|password| password.len() <= PASSWORD_BYTES_MAX) else {
             return Check::Refused(Refusal::BadCredentials);
