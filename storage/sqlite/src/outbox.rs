@@ -234,28 +234,36 @@ async fn claim(
         .fetch_one(&mut *connection)
         .await
         .during(OPERATION)?;
-    let mut rows: Vec<ClaimedRow> = sqlx::query_as(concat!(
+    sqlx::query(concat!(
         "UPDATE wakes SET lease = ?3, lease_until_at_ms = ?4
-         FROM push_registrations AS registration, tenants
-         WHERE registration.tenant_no = wakes.tenant_no AND registration.device_id = wakes.device_id
-           AND tenants.tenant_no = wakes.tenant_no
-           AND (wakes.tenant_no, wakes.device_id) IN (
+         WHERE (tenant_no, device_id) IN (
              SELECT tenant_no, device_id FROM wakes
              WHERE sent = 0 AND next_attempt_at_ms <= ?1 AND lease_until_at_ms <= ?1 AND ",
         asleep!(),
-        "    ORDER BY next_attempt_at_ms LIMIT ?2)
-         RETURNING tenants.tenant_id, wakes.device_id, wakes.attempts, wakes.due_since_at_ms,
-                   registration.platform, registration.sealed_token, registration.registered_at_ms"
+        "    ORDER BY next_attempt_at_ms LIMIT ?2)"
     ))
     .bind(to_row(now.0))
     .bind(count_to_row(limit))
     .bind(lease)
     .bind(to_row(lease_until.0))
+    .execute(&mut *connection)
+    .await
+    .during(OPERATION)?;
+    // Not RETURNING: it sees no table but the updated one.
+    let rows: Vec<ClaimedRow> = sqlx::query_as(
+        "SELECT tenants.tenant_id, wakes.device_id, wakes.attempts, wakes.due_since_at_ms,
+                registration.platform, registration.sealed_token, registration.registered_at_ms
+         FROM wakes
+         JOIN push_registrations AS registration USING (tenant_no, device_id)
+         JOIN tenants USING (tenant_no)
+         WHERE wakes.sent = 0 AND wakes.next_attempt_at_ms <= ? AND wakes.lease = ?
+         ORDER BY wakes.due_since_at_ms",
+    )
+    .bind(to_row(now.0))
+    .bind(lease)
     .fetch_all(connection)
     .await
     .during(OPERATION)?;
-    // The longest due first.
-    rows.sort_unstable_by_key(|row| row.3);
     rows.into_iter()
         .map(|(tenant, device, attempts, due_since, platform, sealed_token, registered_at)| {
             Ok(ClaimedWakeup {
