@@ -1,1 +1,66 @@
-fn main() {}
+//! `sotto`: an MQTT broker for mobile messaging in healthcare.
+
+mod app;
+mod audit;
+mod certificates;
+mod cli;
+mod clock;
+mod commits;
+mod config;
+mod connection;
+mod data_dir;
+mod demo;
+mod devices;
+mod directory;
+mod listener;
+mod logging;
+mod metrics;
+mod open_files;
+mod operation;
+mod operations;
+mod private;
+mod publishing;
+mod reading;
+mod record;
+mod registry;
+mod router;
+mod services;
+mod session_entry;
+mod sweep;
+mod tls;
+mod topic_tree;
+mod transport;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::Cli;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // A panic's message may quote what came from outside: only its place is printed.
+    std::panic::set_hook(Box::new(|panic| {
+        if let Some(place) = panic.location() {
+            tracing::error!(event = "panic", code = %place, "a task panicked");
+        }
+    }));
+    // One provider for all TLS of the process, before anything could choose another.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match Cli::parse().run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line, the culprit last.
+#[expect(clippy::disallowed_macros, reason = "it is a command line: it prints")]
+fn report(error: &anyhow::Error) {
+    eprintln!("sotto: {error:#}");
+}

@@ -1,0 +1,394 @@
+//! The command line.
+
+#![expect(clippy::disallowed_macros, reason = "it is a command line: it prints")]
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use serde_json::Value;
+use sotto_model::ConversationId;
+use sotto_wakeup::AddressGuard;
+
+use crate::app::{App, Backend, install_metrics, open_keyring, read_token};
+use crate::clock::SystemClock;
+use crate::config::{Config, Flags, ServeFlags};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::operation::Operation;
+use crate::operations::Operations;
+use crate::{demo, logging};
+
+/// A running broker that does not answer within this is not asked any longer.
+const REQUEST_MAX: Duration = Duration::from_secs(30);
+const AUDIT_ROWS_DEFAULT: usize = 100;
+
+/// An MQTT 3.1.1 and 5.0 broker for mobile messaging in healthcare
+#[derive(Parser)]
+#[command(name = "sotto", version)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    flags: Flags,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Commands>,
+}
+
+#[derive(Subcommand)]
+enum Commands {
+    /// Serve (also without any command)
+    Serve(ServeFlags),
+    /// Validate the configuration and say what `serve` would do
+    Check(ServeFlags),
+    /// Tenants
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Users of a tenant
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Conversations of a tenant
+    #[command(subcommand)]
+    Conversation(ConversationCommand),
+    /// Members of a conversation
+    #[command(subcommand)]
+    Member(MemberCommand),
+    /// Push registrations of devices
+    #[command(subcommand)]
+    Push(PushCommand),
+    /// The newest audit rows
+    Audit {
+        #[arg(long)]
+        tenant: Option<String>,
+        #[arg(long, default_value_t = AUDIT_ROWS_DEFAULT)]
+        limit: usize,
+    },
+}
+
+#[derive(Subcommand)]
+enum TenantCommand {
+    Add { tenant: String },
+    List,
+}
+
+#[derive(Subcommand)]
+enum UserCommand {
+    Add {
+        #[arg(long)]
+        tenant: String,
+        user: String,
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+    List {
+        #[arg(long)]
+        tenant: String,
+    },
+    Remove {
+        #[arg(long)]
+        tenant: String,
+        user: String,
+    },
+    Password {
+        #[arg(long)]
+        tenant: String,
+        user: String,
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+}
+
+#[derive(clap::Args)]
+struct PasswordSource {
+    /// File that holds the password; `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    password_file: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum ConversationCommand {
+    Add {
+        #[arg(long)]
+        tenant: String,
+        /// A UUID; drawn where absent
+        #[arg(long)]
+        id: Option<ConversationId>,
+    },
+    List {
+        #[arg(long)]
+        tenant: String,
+    },
+    Remove {
+        #[arg(long)]
+        tenant: String,
+        conversation: ConversationId,
+    },
+}
+
+#[derive(Subcommand)]
+enum MemberCommand {
+    Add {
+        #[arg(long)]
+        tenant: String,
+        #[arg(long)]
+        conversation: ConversationId,
+        user: String,
+    },
+    List {
+        #[arg(long)]
+        tenant: String,
+        #[arg(long)]
+        conversation: ConversationId,
+    },
+    Remove {
+        #[arg(long)]
+        tenant: String,
+        #[arg(long)]
+        conversation: ConversationId,
+        user: String,
+    },
+}
+
+#[derive(clap::Args)]
+struct DeviceOf {
+    #[arg(long)]
+    tenant: String,
+    #[arg(long)]
+    user: String,
+    #[arg(long)]
+    device: String,
+}
+
+#[derive(Subcommand)]
+enum PushCommand {
+    /// Register a UnifiedPush endpoint for a device
+    Register {
+        #[command(flatten)]
+        of: DeviceOf,
+        #[arg(long, value_name = "URL")]
+        endpoint: String,
+    },
+    Unregister {
+        #[command(flatten)]
+        of: DeviceOf,
+    },
+    List {
+        #[arg(long)]
+        tenant: String,
+    },
+    /// Wakeups that were given up
+    DeadLetters,
+}
+
+impl Cli {
+    pub(crate) async fn run(self) -> Result<()> {
+        let Self { flags, json, command } = self;
+        match command {
+            None => serve(&flags, &ServeFlags::default(), json).await,
+            Some(Commands::Serve(serve_flags)) => serve(&flags, &serve_flags, json).await,
+            Some(Commands::Check(serve_flags)) => check(&flags, &serve_flags, json),
+            Some(command) => {
+                let answer = administer(&flags, operation(command)?).await?;
+                print_answer(&answer, json);
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn serve(flags: &Flags, serve_flags: &ServeFlags, json: bool) -> Result<()> {
+    let config = Config::load(flags, serve_flags)?;
+    let clock = Arc::new(SystemClock::new());
+    logging::install(clock.clone());
+    let app = App::start(config, clock, install_metrics()?).await?;
+    print_start(&app, json);
+    wait_for_signal().await.context("wait for a signal")?;
+    tracing::info!(event = "shutting_down", "shutting down");
+    app.shut_down().await;
+    Ok(())
+}
+
+async fn wait_for_signal() -> std::io::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+fn print_start(app: &App, json: bool) {
+    let addresses = &app.addresses;
+    if json {
+        let plain = addresses.plain.map(|address| address.to_string());
+        println!(
+            "{}",
+            serde_json::json!({
+                "mqtts": addresses.mqtts.to_string(), "plain": plain,
+                "private": addresses.private.to_string(), "data": app.data().shown(),
+            })
+        );
+        return;
+    }
+    println!("sotto {} serves", env!("CARGO_PKG_VERSION"));
+    println!("  MQTT over TLS   {}", addresses.mqtts);
+    if let Some(plain) = addresses.plain {
+        println!("  MQTT, no TLS    {plain} (lab)");
+    }
+    println!("  private         http://{}/metrics /health/live /health/ready /v1/…", addresses.private);
+    println!("  data            {}", app.data().shown());
+    if app.demo
+        && let Some(commands) = demo::commands(app.data(), addresses.mqtts.port())
+    {
+        println!("\n{commands}");
+    }
+}
+
+fn check(flags: &Flags, serve_flags: &ServeFlags, json: bool) -> Result<()> {
+    let config = Config::load(flags, serve_flags)?;
+    let store = if config.database_url.is_some() { "PostgreSQL" } else { "embedded SQLite" };
+    let tls = if config.tls.certificate_file.is_some() { "configured" } else { "made at the first start" };
+    let plan = serde_json::json!({
+        "mqtts": config.mqtts.to_string(),
+        "private": config.private.to_string(),
+        "plain": config.plain.map(|address| address.to_string()),
+        "lab": config.lab,
+        "data": config.data.display().to_string(),
+        "store": store,
+        "certificate": tls,
+    });
+    print_answer(&plan, json);
+    Ok(())
+}
+
+fn operation(command: Commands) -> Result<Operation> {
+    Ok(match command {
+        Commands::Serve(_) | Commands::Check(_) => bail!("not an operation"),
+        Commands::Tenant(TenantCommand::Add { tenant }) => Operation::TenantAdd { tenant },
+        Commands::Tenant(TenantCommand::List) => Operation::TenantList {},
+        Commands::User(UserCommand::Add { tenant, user, password }) => {
+            Operation::UserAdd { tenant, user, password: password.read()? }
+        }
+        Commands::User(UserCommand::List { tenant }) => Operation::UserList { tenant },
+        Commands::User(UserCommand::Remove { tenant, user }) => Operation::UserRemove { tenant, user },
+        Commands::User(UserCommand::Password { tenant, user, password }) => {
+            Operation::UserPassword { tenant, user, password: password.read()? }
+        }
+        Commands::Conversation(ConversationCommand::Add { tenant, id }) => {
+            Operation::ConversationAdd { tenant, id }
+        }
+        Commands::Conversation(ConversationCommand::List { tenant }) => {
+            Operation::ConversationList { tenant }
+        }
+        Commands::Conversation(ConversationCommand::Remove { tenant, conversation }) => {
+            Operation::ConversationRemove { tenant, conversation }
+        }
+        Commands::Member(MemberCommand::Add { tenant, conversation, user }) => {
+            Operation::MemberAdd { tenant, conversation, user }
+        }
+        Commands::Member(MemberCommand::List { tenant, conversation }) => {
+            Operation::MemberList { tenant, conversation }
+        }
+        Commands::Member(MemberCommand::Remove { tenant, conversation, user }) => {
+            Operation::MemberRemove { tenant, conversation, user }
+        }
+        Commands::Push(PushCommand::Register { of, endpoint }) => {
+            Operation::PushRegister { tenant: of.tenant, user: of.user, device: of.device, endpoint }
+        }
+        Commands::Push(PushCommand::Unregister { of }) => {
+            Operation::PushUnregister { tenant: of.tenant, user: of.user, device: of.device }
+        }
+        Commands::Push(PushCommand::List { tenant }) => Operation::PushList { tenant },
+        Commands::Push(PushCommand::DeadLetters) => Operation::PushDeadLetters {},
+        Commands::Audit { tenant, limit } => Operation::AuditList { tenant, limit },
+    })
+}
+
+impl PasswordSource {
+    fn read(&self) -> Result<String> {
+        let mut text = String::new();
+        if self.password_file.as_os_str() == "-" {
+            std::io::stdin().read_to_string(&mut text).context("read the password from standard input")?;
+        } else {
+            let shown = self.password_file.display();
+            text = std::fs::read_to_string(&self.password_file)
+                .with_context(|| format!("read password file {shown}"))?;
+        }
+        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    }
+}
+
+/// Through the running broker, or on the store where none runs.
+async fn administer(flags: &Flags, operation: Operation) -> Result<Value> {
+    let config = Config::load(flags, &ServeFlags::default())?;
+    let data = DataDir::at(&config.data);
+    if !config.data.is_dir() {
+        bail!("data folder {} does not exist: start `sotto` once, or name it with --data", data.shown());
+    }
+    match data.lock() {
+        Err(DataDirError::InUse(_)) => ask(&data, &operation).await,
+        Err(error) => Err(error.into()),
+        Ok(_lock) => {
+            let clock = Arc::new(SystemClock::new());
+            let backend = Backend::open(&data, config.database_url.as_deref()).await?;
+            let store = backend.store();
+            let keyring = open_keyring(&data, store.clone(), &clock)?;
+            let guard = AddressGuard::new(config.push.allow_networks.iter().copied());
+            let operations = Operations { store, keyring, clock, guard, live: None };
+            let answer = operations.run(operation).await;
+            backend.close().await;
+            Ok(answer?)
+        }
+    }
+}
+
+async fn ask(data: &DataDir, operation: &Operation) -> Result<Value> {
+    let address = std::fs::read_to_string(data.private_address())
+        .context("a broker uses the data folder, and does not say where its private listener is")?;
+    let token = read_token(&data.admin_token()).context("read the administration's token")?;
+    let client = reqwest::Client::builder().timeout(REQUEST_MAX).no_proxy().build().context("set up HTTP")?;
+    let response = client
+        .post(format!("http://{}/v1/operations", address.trim()))
+        .bearer_auth(token.as_str())
+        .json(operation)
+        .send()
+        .await
+        .map_err(reqwest::Error::without_url)
+        .context("ask the running broker")?;
+    let status = response.status();
+    let answer: Value =
+        response.json().await.map_err(reqwest::Error::without_url).context("read the answer")?;
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let reason = answer.get("error").and_then(Value::as_str).unwrap_or("refused without a reason");
+    bail!("{reason}")
+}
+
+/// One line a row, or JSON.
+fn print_answer(answer: &Value, json: bool) {
+    match answer {
+        _ if json => println!("{answer}"),
+        Value::Array(rows) => rows.iter().for_each(print_row),
+        row => print_row(row),
+    }
+}
+
+fn print_row(row: &Value) {
+    let Value::Object(fields) = row else {
+        println!("{row}");
+        return;
+    };
+    let shown: Vec<String> = fields
+        .iter()
+        .map(|(name, value)| match value {
+            Value::String(text) => format!("{name}={text}"),
+            other => format!("{name}={other}"),
+        })
+        .collect();
+    println!("{}", shown.join("  "));
+}

@@ -1,0 +1,106 @@
+//! What follows a commit: the tail, the fan-out, the publisher's answer. And who waits for room to commit.
+
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use sotto_model::{PacketId, UnixMillis};
+use sotto_mqtt::reason::ReasonCode;
+use sotto_storage::StoreError;
+use sotto_storage::committer::{CommitSink, Committed};
+use sotto_storage::tail::Tail;
+use sotto_wakeup::Signal;
+
+use crate::record::{Commit, Message, Record};
+use crate::router::Router;
+use crate::session_entry::{ConnectionId, SessionEntry};
+
+/// A message on its way into the log.
+pub(crate) struct Pending {
+    pub(crate) message: Message,
+    /// See [`Commit::told`].
+    pub(crate) told: bool,
+    /// Whom to answer; nobody for QoS 0 and for wills.
+    pub(crate) publisher: Option<Publisher>,
+}
+
+pub(crate) struct Publisher {
+    pub(crate) entry: Arc<SessionEntry>,
+    pub(crate) connection: ConnectionId,
+    pub(crate) packet_id: PacketId,
+}
+
+pub(crate) struct Commits {
+    tail: Arc<Tail<Record>>,
+    router: Arc<Router>,
+    /// Set once the relay runs.
+    relay: OnceLock<Signal>,
+    /// Sessions whose PUBLISH found the commit queue full: at most one entry a connection.
+    waiting: Mutex<Vec<Arc<SessionEntry>>>,
+}
+
+impl Commits {
+    pub(crate) fn new(tail: Arc<Tail<Record>>, router: Arc<Router>) -> Self {
+        Self { tail, router, relay: OnceLock::new(), waiting: Mutex::new(Vec::new()) }
+    }
+
+    /// Rings `relay` after commits that leave outbox rows; until then its own looks find them.
+    pub(crate) fn wakes_by(&self, relay: Signal) {
+        self.relay.get_or_init(|| relay);
+    }
+
+    /// Wakes the session when there is room again. The caller tries once more after this, for the room
+    /// that came meanwhile.
+    pub(crate) fn wait_for_room(&self, entry: &Arc<SessionEntry>) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.iter().any(|known| Arc::ptr_eq(known, entry)) {
+            waiting.push(entry.clone());
+        }
+    }
+}
+
+impl CommitSink for Commits {
+    type Item = Pending;
+
+    fn committed(&self, committed_at: UnixMillis, messages: Vec<Committed<Pending>>) {
+        let mut last = Vec::new();
+        let mut wakes = false;
+        for Committed { offset, append, item } in messages {
+            let tenant = item.message.tenant;
+            let commit = Commit { offset, at: committed_at, told: item.told };
+            let record = Record::committed(item.message, commit);
+            self.tail.push(record.clone());
+            self.router.fan_out(&record);
+            if let Some(publisher) = item.publisher {
+                publisher.entry.decide(publisher.connection, publisher.packet_id, ReasonCode::Success);
+            }
+            wakes |= append.wakes;
+            match last.iter_mut().find(|(known, _)| *known == tenant) {
+                Some((_, last)) => *last = offset,
+                None => last.push((tenant, offset)),
+            }
+        }
+        for (tenant, offset) in last {
+            self.tail.log(tenant).set_delivered(offset);
+        }
+        if wakes && let Some(relay) = self.relay.get() {
+            relay.ring();
+        }
+    }
+
+    fn refused(&self, item: Pending, error: &StoreError) {
+        tracing::error!(event = "message_refused", error = %error, "the store refused a message");
+        if let Some(publisher) = item.publisher {
+            publisher.entry.decide(
+                publisher.connection,
+                publisher.packet_id,
+                ReasonCode::ImplementationSpecificError,
+            );
+        }
+    }
+
+    fn budget_freed(&self) {
+        for entry in std::mem::take(&mut *self.waiting.lock()) {
+            entry.wake();
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The configuration: command line over file over defaults, parsed once.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+const MQTTS_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8883);
+const PRIVATE_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+const DATA_DEFAULT: &str = "sotto-data";
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("read configuration file {path}: {reason}")]
+    Read { path: String, reason: std::io::ErrorKind },
+    #[error("configuration file {path}: {reason}")]
+    Parse { path: String, reason: String },
+    #[error("read {key} {path}: {reason}")]
+    Secret { key: &'static str, path: String, reason: std::io::ErrorKind },
+    #[error("{0}")]
+    Refused(&'static str),
+}
+
+/// The file, as written. Unknown keys are refused by name.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    environment: Option<Environment>,
+    data: Option<PathBuf>,
+    mqtts: Option<SocketAddr>,
+    private: Option<SocketAddr>,
+    plain: Option<SocketAddr>,
+    lab: Option<bool>,
+    demo: Option<bool>,
+    database_url_file: Option<PathBuf>,
+    connections_max: Option<usize>,
+    #[serde(default)]
+    tls: Tls,
+    #[serde(default)]
+    push: PushFile,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Environment {
+    #[default]
+    Dev,
+    Prod,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tls {
+    /// PEM, the server's certificate first; made at the first start where absent.
+    pub(crate) certificate_file: Option<PathBuf>,
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PushFile {
+    #[serde(default)]
+    allow_networks: Vec<IpNet>,
+    extra_ca_file: Option<PathBuf>,
+}
+
+pub(crate) struct Push {
+    /// Networks that endpoints may lead to although they are not public.
+    pub(crate) allow_networks: Vec<IpNet>,
+    /// PEM.
+    pub(crate) extra_ca: Option<Vec<u8>>,
+}
+
+/// What the command line says, each over what the file says.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Flags {
+    /// Configuration file (TOML); see sotto.example.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Folder for database, certificates and keys [default: ./sotto-data]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Use this PostgreSQL instead of the embedded store (postgres://…)
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) database: Option<String>,
+    /// Private listener: metrics, health, administration [default: 127.0.0.1:9464]
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub(crate) private: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct ServeFlags {
+    /// MQTT over TLS [default: 127.0.0.1:8883]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) mqtts: Option<SocketAddr>,
+    /// Add the tenant `lab`: anonymous, no topic is guarded. For test suites and benchmarks
+    #[arg(long)]
+    pub(crate) lab: bool,
+    /// MQTT without TLS; needs --lab
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) plain: Option<SocketAddr>,
+}
+
+pub(crate) struct Config {
+    pub(crate) data: PathBuf,
+    pub(crate) mqtts: SocketAddr,
+    pub(crate) private: SocketAddr,
+    pub(crate) plain: Option<SocketAddr>,
+    pub(crate) lab: bool,
+    /// Make the demo tenant in an empty store.
+    pub(crate) demo: bool,
+    /// PostgreSQL; the embedded store where absent.
+    pub(crate) database_url: Option<String>,
+    /// Fewer than the process may have files open.
+    pub(crate) connections_max: Option<usize>,
+    pub(crate) tls: Tls,
+    pub(crate) push: Push,
+}
+
+impl Config {
+    pub(crate) fn load(flags: &Flags, serve: &ServeFlags) -> Result<Self, ConfigError> {
+        let file = match &flags.config {
+            Some(path) => parse(path)?,
+            None => File::default(),
+        };
+        let database_url = match (&flags.database, &file.database_url_file) {
+            (Some(url), _) => Some(url.clone()),
+            (None, Some(path)) => Some(secret("database_url_file", path)?),
+            (None, None) => None,
+        };
+        let extra_ca = match &file.push.extra_ca_file {
+            Some(path) => Some(bytes("push.extra_ca_file", path)?),
+            None => None,
+        };
+        let config = Self {
+            data: flags.data.clone().or(file.data).unwrap_or_else(|| DATA_DEFAULT.into()),
+            mqtts: serve.mqtts.or(file.mqtts).unwrap_or(MQTTS_DEFAULT),
+            private: flags.private.or(file.private).unwrap_or(PRIVATE_DEFAULT),
+            plain: serve.plain.or(file.plain),
+            lab: serve.lab || file.lab.unwrap_or(false),
+            demo: file.demo.unwrap_or(true),
+            database_url,
+            connections_max: file.connections_max,
+            tls: file.tls,
+            push: Push { allow_networks: file.push.allow_networks, extra_ca },
+        };
+        config.check(file.environment.unwrap_or_default())?;
+        Ok(config)
+    }
+
+    fn check(&self, environment: Environment) -> Result<(), ConfigError> {
+        if environment == Environment::Prod {
+            return Err(ConfigError::Refused(
+                "environment \"prod\" needs a key service, and this version has only the local root key",
+            ));
+        }
+        if self.plain.is_some() && !self.lab {
+            return Err(ConfigError::Refused("plain: MQTT without TLS is for the lab alone; add lab"));
+        }
+        if self.tls.certificate_file.is_some() != self.tls.key_file.is_some() {
+            return Err(ConfigError::Refused("tls.certificate_file and tls.key_file go together"));
+        }
+        if self.connections_max == Some(0) {
+            return Err(ConfigError::Refused("connections_max must not be 0"));
+        }
+        Ok(())
+    }
+}
+
+fn parse(path: &Path) -> Result<File, ConfigError> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::Read { path: shown.clone(), reason: error.kind() })?;
+    toml::from_str(&text).map_err(|error| {
+        // The parser's own message names the key; its multi-line excerpt is left out.
+        let line = error.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+        ConfigError::Parse { path: shown, reason: format!("line {line}: {}", error.message()) }
+    })
+}
+
+fn secret(key: &'static str, path: &Path) -> Result<String, ConfigError> {
+    let bytes = bytes(key, path)?;
+    let text = String::from_utf8(bytes).map_err(|_| ConfigError::Secret {
+        key,
+        path: path.display().to_string(),
+        reason: std::io::ErrorKind::InvalidData,
+    })?;
+    Ok(text.trim_end().to_owned())
+}
+
+fn bytes(key: &'static str, path: &Path) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(path).map_err(|error| ConfigError::Secret {
+        key,
+        path: path.display().to_string(),
+        reason: error.kind(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, serve: &ServeFlags) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        std::fs::write(file.path(), text).expect("write");
+        let flags = Flags { config: Some(file.path().into()), ..Flags::default() };
+        Config::load(&flags, serve)
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error =
+            load("mqtts = \"127.0.0.1:1\"\nmqqts = 1\n", &ServeFlags::default()).err().expect("refused");
+        let text = error.to_string();
+        assert!(text.contains("mqqts") && text.contains("line 2") && !text.contains('\n'), "{text}");
+    }
+
+    #[test]
+    fn a_bad_address_is_refused_with_its_line() {
+        let error = load("\nmqtts = \"nowhere\"\n", &ServeFlags::default()).err().expect("refused");
+        assert!(error.to_string().contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn plain_mqtt_is_refused_outside_the_lab() {
+        assert!(load("plain = \"127.0.0.1:1883\"", &ServeFlags::default()).is_err());
+        assert!(load("plain = \"127.0.0.1:1883\"\nlab = true", &ServeFlags::default()).is_ok());
+    }
+
+    #[test]
+    fn prod_is_refused_without_a_key_service() {
+        let error = load("environment = \"prod\"", &ServeFlags::default()).err().expect("refused");
+        assert!(error.to_string().contains("key service"));
+    }
+
+    #[test]
+    fn the_command_line_goes_before_the_file() {
+        let serve =
+            ServeFlags { mqtts: Some("127.0.0.1:2".parse().expect("address")), ..ServeFlags::default() };
+        let config = load("mqtts = \"127.0.0.1:1\"", &serve).expect("valid");
+        assert_eq!(config.mqtts.port(), 2);
+    }
+
+    #[test]
+    fn the_example_holds_every_key_and_its_default() {
+        let example = include_str!("../../sotto.example.toml");
+        let uncommented: String = example
+            .lines()
+            .map(|line| {
+                line.strip_prefix("# ")
+                    .filter(|rest| rest.contains(" = ") || rest.starts_with('['))
+                    .unwrap_or(line)
+            })
+            .fold(String::new(), |text, line| text + line + "\n");
+        let file: File = toml::from_str(&uncommented).expect("every key of the example is known");
+        assert_eq!(file.mqtts, Some(MQTTS_DEFAULT));
+        assert_eq!(file.private, Some(PRIVATE_DEFAULT));
+        assert_eq!(file.data.as_deref(), Some(Path::new(DATA_DEFAULT)));
+        assert!(file.database_url_file.is_some() && file.push.extra_ca_file.is_some());
+    }
+}

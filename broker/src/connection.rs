@@ -1,0 +1,291 @@
+//! One client's connection: a future that owns everything it touches.
+//!
+//! ```text
+//! Arriving  TLS, then CONNECT, under a deadline
+//! Opening   authenticate, take over, open the session
+//! Live      the session machine between socket, log and mailbox
+//! Ending    the last answers, the will, close_notify
+//! ```
+//!
+//! It has no task beside its own, no channel, no timer while it is live, and no buffer while it is idle.
+
+mod backlog;
+mod ending;
+mod live;
+mod opening;
+mod subscribing;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use sotto_model::limits::CONNECT_PACKET_BYTES_MAX;
+use sotto_mqtt::codec::{connect_version, decode};
+use sotto_mqtt::handshake::{self, ConnectRequest};
+use sotto_mqtt::packet::{Packet, Version};
+use sotto_mqtt::reason::ReasonCode;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
+
+use crate::connection::ending::{Ending, Farewell};
+use crate::connection::live::{Live, Turn};
+use crate::connection::opening::{Opened, Refused, open};
+use crate::metrics;
+use crate::services::Services;
+use crate::session_entry::ConnectionId;
+use crate::transport::{Scratch, Transport, TransportError};
+
+/// From accept to CONNACK, authentication included.
+const ARRIVAL_MAX: Duration = Duration::from_secs(20);
+/// Turns of one poll before other connections of the thread get theirs.
+const TURNS_PER_POLL_MAX: u32 = 16;
+
+pub(crate) struct Connection {
+    transport: Transport,
+    /// Plaintext not yet handled: an incomplete packet, or packets that must wait.
+    input: Vec<u8>,
+    id: ConnectionId,
+    listener: &'static str,
+    services: Arc<Services>,
+    phase: Phase,
+    /// One of the connections that the node may hold.
+    _room: OwnedSemaphorePermit,
+}
+
+enum Phase {
+    Arriving(Box<Arriving>),
+    Opening(Box<Opening>),
+    Live(Box<Live>),
+    Ending(Box<Ending>),
+    Over,
+}
+
+struct Arriving {
+    deadline: Pin<Box<Sleep>>,
+    /// One of the handshakes that may be in flight.
+    permit: OwnedSemaphorePermit,
+}
+
+struct Opening {
+    deadline: Pin<Box<Sleep>>,
+    version: Version,
+    opening: Pin<Box<dyn Future<Output = Result<Opened, Refused>> + Send>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Buffers that the connections of a thread share, one poll at a time.
+pub(crate) struct Shared {
+    pub(crate) scratch: Scratch,
+    pub(crate) input: Vec<u8>,
+    pub(crate) output: Vec<u8>,
+}
+
+/// A shared buffer that a burst made larger than this is given back.
+const SHARED_BYTES_MAX: usize = 512 * 1024;
+
+thread_local! {
+    static SHARED: RefCell<Shared> =
+        RefCell::new(Shared { scratch: Scratch::new(), input: Vec::new(), output: Vec::new() });
+}
+
+impl Connection {
+    pub(crate) fn new(
+        transport: Transport,
+        listener: &'static str,
+        handshake: OwnedSemaphorePermit,
+        room: OwnedSemaphorePermit,
+        services: Arc<Services>,
+    ) -> Self {
+        metrics::connection_opened(listener);
+        let deadline = Box::pin(tokio::time::sleep(ARRIVAL_MAX));
+        Self {
+            transport,
+            input: Vec::new(),
+            id: ConnectionId::next(),
+            listener,
+            services,
+            phase: Phase::Arriving(Box::new(Arriving { deadline, permit: handshake })),
+            _room: room,
+        }
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>, shared: &mut Shared) -> Poll<()> {
+        match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Arriving(arriving) => self.arrive(arriving, cx, shared),
+            Phase::Opening(opening) => self.open(opening, cx, shared),
+            Phase::Live(mut live) => {
+                let turn = live.turn(&mut self.transport, &mut self.input, cx, shared);
+                match turn {
+                    Turn::Again => self.stay(Phase::Live(live), Poll::Ready(())),
+                    Turn::Wait => self.stay(Phase::Live(live), Poll::Pending),
+                    Turn::End(farewell) => {
+                        metrics::disconnect(farewell.label());
+                        self.input = Vec::new();
+                        let ending = live.end(&farewell, &mut self.transport, cx, shared);
+                        self.stay(Phase::Ending(Box::new(ending)), Poll::Ready(()))
+                    }
+                }
+            }
+            Phase::Ending(mut ending) => match ending.poll(&mut self.transport, cx) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => self.stay(Phase::Ending(ending), Poll::Pending),
+            },
+            Phase::Over => Poll::Ready(()),
+        }
+    }
+
+    fn stay(&mut self, phase: Phase, poll: Poll<()>) -> Poll<()> {
+        self.phase = phase;
+        poll
+    }
+
+    /// TLS and CONNECT. Returns `Pending` to wait, `Ready` to go on or, with the phase over, to end.
+    fn arrive(&mut self, mut arriving: Box<Arriving>, cx: &mut Context<'_>, shared: &mut Shared) -> Poll<()> {
+        if arriving.deadline.as_mut().poll(cx).is_ready() {
+            metrics::disconnect("arrival_timeout");
+            return Poll::Ready(());
+        }
+        if let Poll::Ready(Err(error)) = self.transport.poll_flush(cx) {
+            return lost_before_connect(&error);
+        }
+        if self.transport.is_established() && !self.input.is_empty() {
+            match first_packet(&self.input) {
+                First::Incomplete => {}
+                First::NotMqtt => {
+                    metrics::disconnect("not_mqtt");
+                    return Poll::Ready(());
+                }
+                First::Refused(version, reason) => return self.refuse(version, reason, cx, shared),
+                First::Connect(request, len) => {
+                    self.input.drain(..len);
+                    let version = request.negotiated.version;
+                    let Arriving { deadline, permit } = *arriving;
+                    let opening = Box::pin(open(self.services.clone(), self.id, *request));
+                    let opening = Opening { deadline, version, opening, _permit: permit };
+                    return self.stay(Phase::Opening(Box::new(opening)), Poll::Ready(()));
+                }
+            }
+        }
+        match self.transport.poll_read(cx, &mut shared.scratch, &mut self.input) {
+            Poll::Pending => self.stay(Phase::Arriving(arriving), Poll::Pending),
+            Poll::Ready(Ok(())) => self.stay(Phase::Arriving(arriving), Poll::Ready(())),
+            Poll::Ready(Err(error)) => lost_before_connect(&error),
+        }
+    }
+
+    fn open(&mut self, mut opening: Box<Opening>, cx: &mut Context<'_>, shared: &mut Shared) -> Poll<()> {
+        if let Poll::Ready(Err(error)) = self.transport.poll_flush(cx) {
+            return lost_before_connect(&error);
+        }
+        match opening.opening.as_mut().poll(cx) {
+            Poll::Ready(Ok(opened)) => {
+                metrics::connect(ReasonCode::Success);
+                shared.output.clear();
+                let live = Live::begin(opened, self.id, self.services.clone(), &mut shared.output);
+                match self.transport.write(cx, &mut shared.scratch, &shared.output) {
+                    Ok(()) => self.stay(Phase::Live(Box::new(live)), Poll::Ready(())),
+                    Err(_) => {
+                        let ending = live.end(&Farewell::Lost, &mut self.transport, cx, shared);
+                        self.stay(Phase::Ending(Box::new(ending)), Poll::Ready(()))
+                    }
+                }
+            }
+            Poll::Ready(Err(Refused(reason))) => self.refuse(opening.version, reason, cx, shared),
+            Poll::Pending if opening.deadline.as_mut().poll(cx).is_ready() => {
+                self.refuse(opening.version, ReasonCode::ServerBusy, cx, shared)
+            }
+            Poll::Pending => self.stay(Phase::Opening(opening), Poll::Pending),
+        }
+    }
+
+    /// CONNACK with a failure, then close. [MQTT-3.1.4-2]
+    fn refuse(
+        &mut self,
+        version: Version,
+        reason: ReasonCode,
+        cx: &mut Context<'_>,
+        shared: &mut Shared,
+    ) -> Poll<()> {
+        metrics::connect(reason);
+        shared.output.clear();
+        handshake::refused(version, reason, &mut shared.output);
+        match self.transport.write(cx, &mut shared.scratch, &shared.output) {
+            Ok(()) => {
+                let ending = Ending::without_session(&mut self.transport);
+                self.stay(Phase::Ending(Box::new(ending)), Poll::Ready(()))
+            }
+            Err(error) => lost_before_connect(&error),
+        }
+    }
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        SHARED.with_borrow_mut(|shared| {
+            for _ in 0..TURNS_PER_POLL_MAX {
+                match this.turn(cx, shared) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(()) if matches!(this.phase, Phase::Over) => return Poll::Ready(()),
+                    Poll::Ready(()) => {}
+                }
+            }
+            shared.shrink();
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        metrics::connection_closed(self.listener);
+    }
+}
+
+impl Shared {
+    fn shrink(&mut self) {
+        for buffer in [&mut self.input, &mut self.output] {
+            if buffer.capacity() > SHARED_BYTES_MAX {
+                *buffer = Vec::new();
+            }
+        }
+    }
+}
+
+enum First {
+    Incomplete,
+    /// Nothing that can be answered. [MQTT-3.1.0-1]
+    NotMqtt,
+    Refused(Version, ReasonCode),
+    /// And how long the packet was.
+    Connect(Box<ConnectRequest>, usize),
+}
+
+fn first_packet(input: &[u8]) -> First {
+    match decode(input, Version::V5, CONNECT_PACKET_BYTES_MAX) {
+        Ok(None) => First::Incomplete,
+        Ok(Some((Packet::Connect(connect), len))) => match ConnectRequest::accept(&connect) {
+            Ok(request) => First::Connect(Box::new(request), len),
+            Err(reason) => First::Refused(connect.version, reason),
+        },
+        Ok(Some(_)) => First::NotMqtt,
+        Err(error) => match connect_version(input) {
+            Some(version) => First::Refused(version, error.reason),
+            None => First::NotMqtt,
+        },
+    }
+}
+
+fn lost_before_connect(error: &TransportError) -> Poll<()> {
+    metrics::disconnect(match error {
+        TransportError::Tls(_) => "tls_failure",
+        TransportError::Closed | TransportError::Io(_) => "lost_before_connect",
+    });
+    Poll::Ready(())
+}

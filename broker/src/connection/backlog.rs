@@ -1,0 +1,61 @@
+//! What a session has yet to be sent, before or beside what comes live.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use sotto_model::Offset;
+
+use crate::reading::Page;
+use crate::record::Record;
+use crate::session_entry::Delivery;
+
+pub(crate) type Fetch = Pin<Box<dyn Future<Output = Option<Page>> + Send>>;
+
+/// How a session stands to the live stream of its tenant's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Messages come by the mailbox.
+    Live,
+    /// The log is read from the session's offset.
+    Behind,
+    /// The mailbox takes messages again; those committed before it did are read, up to this offset.
+    Rejoining(Offset),
+}
+
+/// Empty, and without memory, while a session is live and idle.
+pub(crate) struct Backlog {
+    pub(crate) pace: Pace,
+    pub(crate) fetch: Option<Fetch>,
+    pub(crate) page: VecDeque<Arc<Record>>,
+    /// How far the page goes, while there is one.
+    pub(crate) scanned_to: Option<Offset>,
+    /// Retained messages of new subscriptions.
+    pub(crate) retained: VecDeque<Delivery>,
+    /// Bodies of what was in flight when the session was taken up.
+    pub(crate) inflight: HashMap<Offset, Arc<Record>>,
+}
+
+impl Backlog {
+    pub(crate) fn new(pace: Pace, inflight: Vec<Arc<Record>>) -> Self {
+        Self {
+            pace,
+            fetch: None,
+            page: VecDeque::new(),
+            scanned_to: None,
+            retained: VecDeque::new(),
+            inflight: inflight.into_iter().filter_map(|record| Some((record.offset()?, record))).collect(),
+        }
+    }
+
+    /// Nothing is left of the log to be read or sent.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.pace == Pace::Live && self.fetch.is_none() && self.scanned_to.is_none()
+    }
+
+    pub(crate) fn fetched(&mut self, page: Page) {
+        self.page = page.records.into();
+        self.scanned_to = Some(page.scanned_to);
+    }
+}

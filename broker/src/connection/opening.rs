@@ -1,0 +1,196 @@
+//! From a valid CONNECT to a session: authenticate, take over, open, read what was in flight.
+
+use std::sync::Arc;
+
+use sotto_auth::{Check, Identity, Refusal};
+use sotto_model::{ClientId, Clock, Cursor, Offset, Principal};
+use sotto_mqtt::handshake::{ConnectRequest, Negotiated};
+use sotto_mqtt::inflight::InflightMessage;
+use sotto_mqtt::reason::ReasonCode;
+use sotto_mqtt::session::Session;
+use sotto_storage::audit::{AuditAction, AuditEvent};
+use sotto_storage::directory::DirectoryError;
+use sotto_storage::session_store::{OpenSession, OpenedSession, SessionOp, SessionProgress, SessionReply};
+use uuid::Uuid;
+
+use crate::record::Record;
+use crate::registry::ClaimError;
+use crate::services::Services;
+use crate::session_entry::{ConnectionId, SessionEntry};
+
+/// A session whose connection may begin.
+pub(crate) struct Opened {
+    pub(crate) owned: Owned,
+    pub(crate) session: Session,
+    pub(crate) present: bool,
+    pub(crate) assigned_client_id: Option<String>,
+    /// Bodies of the messages that were in flight.
+    pub(crate) inflight: Vec<Arc<Record>>,
+}
+
+/// The session is ours until this is dropped.
+pub(crate) struct Owned {
+    pub(crate) entry: Arc<SessionEntry>,
+    connection: ConnectionId,
+    services: Arc<Services>,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.services.registry.release(&self.entry, self.connection);
+    }
+}
+
+/// The reason code for the CONNACK.
+pub(crate) struct Refused(pub(crate) ReasonCode);
+
+pub(crate) async fn open(
+    services: Arc<Services>,
+    connection: ConnectionId,
+    request: ConnectRequest,
+) -> Result<Opened, Refused> {
+    let (client_id, assigned_client_id) = client_id(&request);
+    let ConnectRequest { negotiated, username, password, will, .. } = request;
+
+    let identity = authenticate(&services, username.as_deref(), password.as_deref(), &client_id).await?;
+    drop(password);
+    let principal = principal(&services, identity, &client_id).await?;
+    if let Some(will) = &will {
+        services.permits_will(&principal, will).map_err(Refused)?;
+    }
+
+    let entry = services.registry.claim(&principal, connection).await.map_err(|error| match error {
+        ClaimError::Superseded | ClaimError::Busy => Refused(ReasonCode::ServerBusy),
+    })?;
+    let owned = Owned { entry, connection, services: services.clone() };
+    let entry = &owned.entry;
+
+    let known = entry.stored();
+    let outlives = negotiated.session_expiry_seconds > 0;
+    let head = services.tail.log(principal.tenant).head();
+    let opened = if outlives || (known.is_some() && !negotiated.clean_start) {
+        let opened = open_stored(&services, &principal, &negotiated, head).await?;
+        entry.set_stored(Some(opened.session));
+        opened.present.then_some(opened)
+    } else {
+        if let Some(known) = known {
+            // [MQTT-3.1.2-4]
+            services.sessions.apply(SessionOp::Delete(known)).await.map_err(|_| unavailable())?;
+            entry.set_stored(None);
+        }
+        None
+    };
+    let present = opened.is_some();
+    let (subscriptions, progress) = match opened {
+        Some(opened) => (opened.subscriptions, opened.progress),
+        None => (Vec::new(), SessionProgress { cursor: Cursor(head), ..SessionProgress::default() }),
+    };
+    services.router.replace_subscriptions(entry, subscriptions);
+
+    let offsets: Vec<Offset> =
+        progress.inflight.iter().filter(|message| !message.released).map(|message| message.offset).collect();
+    let inflight = services.read_at(&principal, &offsets).await.map_err(|_| unavailable())?;
+    let left = progress.inflight.into_iter().map(|message| {
+        InflightMessage::left(message.packet_id, message.offset, message.qos, message.released)
+    });
+    let session = Session::resume(negotiated, will, progress.cursor.0, left, progress.exactly_once_received);
+    Ok(Opened { session, present, assigned_client_id, inflight, owned })
+}
+
+/// The Client Identifier, made up where the client leaves it to the server. [MQTT-3.1.3-6] [MQTT-3.1.3-7]
+fn client_id(request: &ConnectRequest) -> (String, Option<String>) {
+    if !request.client_id.is_empty() {
+        return (request.client_id.clone(), None);
+    }
+    let unique = Uuid::new_v4().simple();
+    let assigned = match request.username.as_deref().and_then(|name| name.split_once('@')) {
+        Some((user, _)) => format!("{user}/{unique}"),
+        None => unique.to_string(),
+    };
+    (assigned.clone(), Some(assigned))
+}
+
+async fn authenticate(
+    services: &Services,
+    username: Option<&str>,
+    password: Option<&[u8]>,
+    client_id: &str,
+) -> Result<Identity, Refused> {
+    let anonymous = services.anonymous_tenant;
+    let outcome =
+        match services.authenticator.check(username, password, client_id, anonymous, services.clock.now()) {
+            Check::Accepted(identity) => Ok(identity),
+            Check::Refused(refusal) => Err(refusal),
+            Check::Verify(check) => {
+                let permit = services.password_checks.clone().acquire_owned().await;
+                let permit = permit.expect("the semaphore is never closed");
+                let verified = tokio::task::spawn_blocking(move || {
+                    let verified = check.run();
+                    drop(permit);
+                    verified
+                });
+                verified.await.map_err(|_| Refused(ReasonCode::UnspecifiedError))?
+            }
+        };
+    outcome.map_err(|refusal| {
+        services.audit.record(AuditEvent {
+            at: services.clock.unix_now(),
+            tenant: None,
+            actor: None,
+            action: AuditAction::ConnectRefused,
+            resource: None,
+            allowed: false,
+        });
+        Refused(match refusal {
+            Refusal::BadCredentials => ReasonCode::BadUserNameOrPassword,
+            Refusal::ClientId => ReasonCode::ClientIdentifierNotValid,
+            Refusal::NotAuthorized => ReasonCode::NotAuthorized,
+        })
+    })
+}
+
+async fn principal(services: &Services, identity: Identity, client_id: &str) -> Result<Principal, Refused> {
+    let Identity { tenant, user, device_name, .. } = identity;
+    let topics = services.policy.topics(tenant).ok_or(Refused(ReasonCode::NotAuthorized))?;
+    let client_id = ClientId::parse(client_id).map_err(|_| Refused(ReasonCode::ClientIdentifierNotValid))?;
+    let device = match device_name {
+        None => None,
+        Some(name) => {
+            let now = services.clock.unix_now();
+            let device = services.devices.ensure(tenant, user, name.as_str(), now).await;
+            Some(device.map_err(|error| match error {
+                DirectoryError::Full(_) => Refused(ReasonCode::QuotaExceeded),
+                DirectoryError::Missing(_) => Refused(ReasonCode::NotAuthorized),
+                DirectoryError::Exists(_) | DirectoryError::Store(_) => unavailable(),
+            })?)
+        }
+    };
+    Ok(Principal { tenant, user, device, client_id, topics })
+}
+
+async fn open_stored(
+    services: &Services,
+    principal: &Principal,
+    negotiated: &Negotiated,
+    head: Offset,
+) -> Result<OpenedSession, Refused> {
+    let open = OpenSession {
+        tenant: principal.tenant,
+        client_id: principal.client_id.clone(),
+        user: principal.user,
+        device: principal.device,
+        clean_start: negotiated.clean_start,
+        expiry_seconds: negotiated.session_expiry_seconds,
+        head,
+        now: services.clock.unix_now(),
+    };
+    match services.sessions.apply(SessionOp::Open(Box::new(open))).await {
+        Ok(SessionReply::Opened(opened)) => Ok(*opened),
+        Ok(SessionReply::Done | SessionReply::Fenced) => Err(Refused(ReasonCode::UnspecifiedError)),
+        Err(_) => Err(unavailable()),
+    }
+}
+
+fn unavailable() -> Refused {
+    Refused(ReasonCode::ServerUnavailable)
+}

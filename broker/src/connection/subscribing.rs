@@ -1,0 +1,219 @@
+//! SUBSCRIBE and UNSUBSCRIBE: authorize, store, index, and fetch what is retained.
+
+use std::sync::Arc;
+
+use sotto_model::limits::SUBSCRIPTIONS_PER_SESSION_MAX;
+use sotto_model::{
+    Clock, FilterScope, PacketId, RetainHandling, Subscription, SubscriptionOptions, TopicFilter,
+};
+use sotto_mqtt::packet::{Subscribe, Unsubscribe, Version};
+use sotto_mqtt::reason::ReasonCode;
+use sotto_storage::audit::{AuditAction, AuditEvent};
+use sotto_storage::session_store::{SessionOp, SessionReply};
+use uuid::Uuid;
+
+use crate::services::Services;
+use crate::session_entry::{Delivery, Grant, SessionEntry};
+
+/// A SUBSCRIBE, taken out of its packet.
+pub(crate) struct SubscribeRequest {
+    packet_id: PacketId,
+    version: Version,
+    identifier: Option<u32>,
+    filters: Vec<(Result<TopicFilter, ReasonCode>, SubscriptionOptions)>,
+}
+
+pub(crate) struct Subscribed {
+    pub(crate) packet_id: PacketId,
+    pub(crate) reasons: Vec<u8>,
+    pub(crate) retained: Vec<Delivery>,
+}
+
+/// An UNSUBSCRIBE, taken out of its packet.
+pub(crate) struct UnsubscribeRequest {
+    packet_id: PacketId,
+    filters: Vec<Option<TopicFilter>>,
+}
+
+pub(crate) struct Unsubscribed {
+    pub(crate) packet_id: PacketId,
+    pub(crate) reasons: Vec<u8>,
+}
+
+/// The session belongs to a newer generation: this connection has nothing more to say.
+pub(crate) struct Fenced;
+
+impl SubscribeRequest {
+    pub(crate) fn of(subscribe: &Subscribe<'_>, version: Version) -> Self {
+        let filters = subscribe
+            .filters
+            .iter()
+            .map(|(raw, options)| {
+                let filter = TopicFilter::parse(raw).map_err(|_| ReasonCode::TopicFilterInvalid);
+                (filter, options)
+            })
+            .collect();
+        Self {
+            packet_id: subscribe.packet_id,
+            version,
+            identifier: subscribe.properties.subscription_identifier(),
+            filters,
+        }
+    }
+}
+
+impl UnsubscribeRequest {
+    pub(crate) fn of(unsubscribe: &Unsubscribe<'_>) -> Self {
+        let filters = unsubscribe.filters.iter().map(|raw| TopicFilter::parse(raw).ok()).collect();
+        Self { packet_id: unsubscribe.packet_id, filters }
+    }
+}
+
+pub(crate) async fn subscribe(
+    services: Arc<Services>,
+    entry: Arc<SessionEntry>,
+    request: SubscribeRequest,
+) -> Result<Subscribed, Fenced> {
+    let SubscribeRequest { packet_id, version, identifier, filters } = request;
+    let since = services.tail.log(entry.principal.tenant).head();
+    let mut outcomes: Vec<Result<Subscription, ReasonCode>> = Vec::with_capacity(filters.len());
+    let held = entry.with_subscriptions(<[_]>::len);
+    for (filter, options) in filters {
+        let granted = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        outcomes.push(match filter {
+            Err(reason) => Err(reason),
+            Ok(_) if held + granted >= SUBSCRIPTIONS_PER_SESSION_MAX => Err(ReasonCode::QuotaExceeded),
+            Ok(filter) => authorize(&services, &entry, &filter).map(|()| Subscription {
+                filter,
+                options,
+                identifier,
+                since,
+            }),
+        });
+    }
+
+    let granted: Vec<Subscription> = outcomes.iter().flatten().cloned().collect();
+    if let Some(session) = entry.stored().filter(|_| !granted.is_empty()) {
+        match services.sessions.apply(SessionOp::Subscribe(session, granted)).await {
+            Ok(SessionReply::Fenced) => return Err(Fenced),
+            Ok(_) => {}
+            Err(_) => {
+                for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
+                    *outcome = Err(ReasonCode::UnspecifiedError);
+                }
+            }
+        }
+    }
+
+    let mut retained = Vec::new();
+    let mut reasons = Vec::with_capacity(outcomes.len());
+    for outcome in outcomes {
+        match outcome {
+            Err(reason) => reasons.push(failure(version, reason)),
+            Ok(subscription) => {
+                reasons.push(subscription.options.qos as u8);
+                let is_new = entry.subscribe(subscription.clone());
+                services.router.subscribe(&entry, &subscription);
+                retained.extend(retained_for(&services, &entry, &subscription, is_new).await);
+            }
+        }
+    }
+    Ok(Subscribed { packet_id, reasons, retained })
+}
+
+pub(crate) async fn unsubscribe(
+    services: Arc<Services>,
+    entry: Arc<SessionEntry>,
+    request: UnsubscribeRequest,
+) -> Result<Unsubscribed, Fenced> {
+    let filters: Vec<TopicFilter> = request.filters.iter().flatten().cloned().collect();
+    let mut stored = true;
+    if let Some(session) = entry.stored().filter(|_| !filters.is_empty()) {
+        match services.sessions.apply(SessionOp::Unsubscribe(session, filters)).await {
+            Ok(SessionReply::Fenced) => return Err(Fenced),
+            Ok(_) => {}
+            Err(_) => stored = false,
+        }
+    }
+    let reasons = request.filters.into_iter().map(|filter| {
+        if !stored {
+            return ReasonCode::UnspecifiedError;
+        }
+        let gone = filter.and_then(|filter| entry.unsubscribe(filter.as_subscribed()));
+        match gone {
+            None => ReasonCode::NoSubscriptionExisted,
+            Some(gone) => {
+                services.router.unsubscribe(&entry, &gone);
+                ReasonCode::Success
+            }
+        }
+    });
+    Ok(Unsubscribed { packet_id: request.packet_id, reasons: reasons.map(ReasonCode::code).collect() })
+}
+
+fn authorize(services: &Services, entry: &SessionEntry, filter: &TopicFilter) -> Result<(), ReasonCode> {
+    if filter.share_name().is_some() {
+        // The CONNACK said so. [MQTT-3.2.2-3.17]
+        return Err(ReasonCode::SharedSubscriptionsNotSupported);
+    }
+    let principal = &entry.principal;
+    services.policy.permit_subscribe(principal, filter).map_err(|_| {
+        let resource = match filter.scope() {
+            FilterScope::Conversation(conversation) => Some(conversation.0),
+            FilterScope::Inbox(user) => Some(user.0),
+            FilterScope::MyConversations | FilterScope::Other => None,
+        };
+        services.record_denial(entry, AuditAction::SubscribeDenied, resource);
+        ReasonCode::NotAuthorized
+    })
+}
+
+impl Services {
+    pub(crate) fn record_denial(&self, entry: &SessionEntry, action: AuditAction, resource: Option<Uuid>) {
+        self.audit.record(AuditEvent {
+            at: self.clock.unix_now(),
+            tenant: Some(entry.principal.tenant),
+            actor: Some(entry.principal.user),
+            action,
+            resource,
+            allowed: false,
+        });
+    }
+}
+
+/// In 3.1.1 every failure is 0x80. [MQTT-3.9.3-2]
+fn failure(version: Version, reason: ReasonCode) -> u8 {
+    match version {
+        Version::V3 => ReasonCode::UnspecifiedError.code(),
+        Version::V5 => reason.code(),
+    }
+}
+
+async fn retained_for(
+    services: &Services,
+    entry: &SessionEntry,
+    subscription: &Subscription,
+    is_new: bool,
+) -> Vec<Delivery> {
+    let wanted = match subscription.options.retain_handling {
+        RetainHandling::SendAtSubscribe => true,
+        RetainHandling::SendIfNew => is_new,
+        RetainHandling::DoNotSend => false,
+    };
+    if !wanted {
+        return Vec::new();
+    }
+    let Ok(records) = services.read_retained(&entry.principal, &subscription.filter).await else {
+        tracing::warn!(event = "retained_unavailable", "retained messages could not be read");
+        return Vec::new();
+    };
+    records
+        .into_iter()
+        .map(|record| {
+            let mut grant = Grant::of(subscription, &record);
+            // Sent because of a new subscription, whatever Retain As Published says. [MQTT-3.3.1-8]
+            grant.retain = true;
+            Delivery { record, grant }
+        })
+        .collect()
+}

@@ -1,0 +1,115 @@
+//! Accepting connections: at most so many at all, and so many that have not come to their CONNACK.
+//!
+//! What is over either bound stays in the kernel's backlog; nobody who is in is made to pay for it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::gauge;
+use rustls::ServerConfig;
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::connection::Connection;
+use crate::services::Services;
+use crate::tls::RecordLayer;
+use crate::transport::Transport;
+
+/// Handshakes in flight, a worker thread.
+pub(crate) const HANDSHAKES_PER_WORKER_MAX: usize = 256;
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: i32 = 8192;
+/// After a failed accept (out of files, mostly).
+const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
+/// A peer that does not answer the kernel for this long is gone: half-open sockets of mobile networks.
+const UNANSWERED_MAX: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(600);
+
+pub(crate) struct Listener {
+    socket: TcpListener,
+    name: &'static str,
+    tls: Option<Arc<ServerConfig>>,
+}
+
+/// What all listeners of the node share.
+#[derive(Clone)]
+pub(crate) struct Admission {
+    /// One permit a connection.
+    pub(crate) connections: Arc<Semaphore>,
+    /// One permit a connection until its CONNACK.
+    pub(crate) handshakes: Arc<Semaphore>,
+    pub(crate) handshakes_max: usize,
+}
+
+impl Listener {
+    pub(crate) fn bind(
+        address: SocketAddr,
+        name: &'static str,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Self { socket: TcpListener::from_std(socket.into())?, name, tls })
+    }
+
+    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Accepts until `stop`.
+    pub(crate) async fn run(
+        self,
+        services: Arc<Services>,
+        admission: Admission,
+        connections: TaskTracker,
+        stop: CancellationToken,
+    ) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept(&admission) => accepted,
+                () = stop.cancelled() => return,
+            };
+            let (socket, room, handshake) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(event = "accept_failed", kind = %error.kind(), "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_RETRY_AFTER).await;
+                    continue;
+                }
+            };
+            let Ok(tls) = self.tls.clone().map(RecordLayer::new).transpose() else { continue };
+            let transport = Transport::new(socket, tls);
+            let connection = Connection::new(transport, self.name, handshake, room, services.clone());
+            connections.spawn(connection);
+        }
+    }
+
+    async fn accept(
+        &self,
+        admission: &Admission,
+    ) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit, tokio::sync::OwnedSemaphorePermit)> {
+        let closed = "the semaphores are never closed";
+        let room = admission.connections.clone().acquire_owned().await.expect(closed);
+        let handshake = admission.handshakes.clone().acquire_owned().await.expect(closed);
+        let in_flight = admission.handshakes_max - admission.handshakes.available_permits();
+        gauge!("sotto_handshakes_in_flight").set(u32::try_from(in_flight).unwrap_or(u32::MAX));
+        let (socket, _) = self.socket.accept().await?;
+        prepare(&socket)?;
+        Ok((socket, room, handshake))
+    }
+}
+
+fn prepare(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(socket);
+    socket.set_tcp_user_timeout(Some(UNANSWERED_MAX))?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_AFTER))
+}

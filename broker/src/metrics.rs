@@ -1,0 +1,117 @@
+//! What operators see. Labels come from closed enumerations only.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use sotto_model::QoS;
+use sotto_mqtt::reason::ReasonCode;
+
+/// Why a message did not reach a session that it was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drop {
+    MailboxFull,
+    TooLargeForClient,
+    Expired,
+    /// A stored message that does not open.
+    Unreadable,
+}
+
+/// Installs the recorder; the private listener renders it.
+pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new().install_recorder()?;
+    describe();
+    Ok(handle)
+}
+
+/// Counts of the message path: plain atomics, flushed to the recorder by the sweep, because a look-up by
+/// label costs as much as a delivery.
+struct Hot {
+    messages_in: [AtomicU64; 3],
+    messages_out: [AtomicU64; 3],
+    dropped: [AtomicU64; 4],
+}
+
+static HOT: Hot = Hot {
+    messages_in: [const { AtomicU64::new(0) }; 3],
+    messages_out: [const { AtomicU64::new(0) }; 3],
+    dropped: [const { AtomicU64::new(0) }; 4],
+};
+
+const QOS_LABELS: [&str; 3] = ["0", "1", "2"];
+const DROP_LABELS: [&str; 4] = ["mailbox_full", "too_large_for_client", "expired", "unreadable"];
+
+pub(crate) fn message_in(qos: QoS) {
+    HOT.messages_in[qos as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+pub(crate) fn message_out(qos: QoS) {
+    HOT.messages_out[qos as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+pub(crate) fn dropped(cause: Drop) {
+    HOT.dropped[cause as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+/// Hands the hot counts to the recorder.
+pub(crate) fn flush_hot() {
+    for (label, count) in QOS_LABELS.iter().zip(&HOT.messages_in) {
+        counter!("sotto_messages_in_total", "qos" => *label).absolute(count.load(Ordering::Relaxed));
+    }
+    for (label, count) in QOS_LABELS.iter().zip(&HOT.messages_out) {
+        counter!("sotto_messages_out_total", "qos" => *label).absolute(count.load(Ordering::Relaxed));
+    }
+    for (label, count) in DROP_LABELS.iter().zip(&HOT.dropped) {
+        counter!("sotto_messages_dropped_total", "cause" => *label).absolute(count.load(Ordering::Relaxed));
+    }
+}
+
+pub(crate) fn connection_opened(listener: &'static str) {
+    gauge!("sotto_connections", "listener" => listener).increment(1);
+}
+
+pub(crate) fn connection_closed(listener: &'static str) {
+    gauge!("sotto_connections", "listener" => listener).decrement(1);
+}
+
+pub(crate) fn connect(outcome: ReasonCode) {
+    counter!("sotto_connects_total", "outcome" => outcome.as_str()).increment(1);
+}
+
+pub(crate) fn disconnect(reason: &'static str) {
+    counter!("sotto_disconnects_total", "reason" => reason).increment(1);
+}
+
+pub(crate) fn read_from(source: &'static str) {
+    counter!("sotto_reads_total", "source" => source).increment(1);
+}
+
+fn describe() {
+    describe_gauge!("sotto_connections", "Open connections, handshakes included.");
+    describe_counter!("sotto_connects_total", "CONNECT packets answered, by the CONNACK's reason code.");
+    describe_counter!("sotto_disconnects_total", "Connections ended, by reason.");
+    describe_gauge!("sotto_handshakes_in_flight", "Connections that have not been answered a CONNACK.");
+    describe_counter!("sotto_messages_in_total", "PUBLISH packets received, by QoS.");
+    describe_counter!("sotto_messages_out_total", "PUBLISH packets sent, by QoS.");
+    describe_counter!(
+        "sotto_messages_dropped_total",
+        "Messages that did not reach a live session, by cause."
+    );
+    describe_gauge!("sotto_sessions", "Sessions that this node knows, connected or not.");
+    describe_gauge!("sotto_subscriptions", "Subscriptions of the sessions that this node knows.");
+    describe_counter!("sotto_reads_total", "Pages of the log read for sessions, from memory or the store.");
+    describe_gauge!("sotto_open_files", "Open file descriptors of the process.");
+    describe_gauge!("sotto_open_files_max", "Most file descriptors that the process may open.");
+    describe_gauge!("sotto_ready", "1 while the node takes connections and its store answers.");
+    describe_histogram!("sotto_commit_seconds", Unit::Seconds, "From taking a batch to its commit.");
+    describe_histogram!("sotto_commit_batch_records", "Messages in a commit.");
+    describe_gauge!("sotto_commit_queue_bytes", Unit::Bytes, "Waiting for a commit.");
+    describe_counter!("sotto_commit_retries_total", "Commits tried again because the store was away.");
+    describe_gauge!("sotto_tail_bytes", Unit::Bytes, "Recent log held in memory.");
+    describe_gauge!("sotto_outbox_rows", "Messages whose wakeups have not been worked out.");
+    describe_gauge!("sotto_outbox_oldest_seconds", Unit::Seconds, "Age of the oldest outbox row.");
+    describe_counter!("sotto_wakeups_total", "Wakeups, by platform and outcome.");
+    describe_histogram!("sotto_wakeup_handover_seconds", Unit::Seconds, "From due to handed over.");
+    describe_gauge!("sotto_dead_letters", "Wakeups given up.");
+    describe_counter!("sotto_audit_lost_total", "Audit rows of refusals that found no room.");
+}

@@ -1,0 +1,27 @@
+//! What an operator can do, as data: the command line makes it, the store carries it out, HTTP carries it
+//! between the two when a broker runs.
+
+use serde::{Deserialize, Serialize};
+use sotto_model::ConversationId;
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Operation {
+    TenantAdd { tenant: String },
+    TenantList {},
+    UserAdd { tenant: String, user: String, password: String },
+    UserList { tenant: String },
+    UserRemove { tenant: String, user: String },
+    UserPassword { tenant: String, user: String, password: String },
+    ConversationAdd { tenant: String, id: Option<ConversationId> },
+    ConversationList { tenant: String },
+    ConversationRemove { tenant: String, conversation: ConversationId },
+    MemberAdd { tenant: String, conversation: ConversationId, user: String },
+    MemberList { tenant: String, conversation: ConversationId },
+    MemberRemove { tenant: String, conversation: ConversationId, user: String },
+    PushRegister { tenant: String, user: String, device: String, endpoint: String },
+    PushUnregister { tenant: String, user: String, device: String },
+    PushList { tenant: String },
+    PushDeadLetters {},
+    AuditList { tenant: Option<String>, limit: usize },
+}

@@ -1,0 +1,266 @@
+//! Carrying out what operators ask for: names become ids, the store is changed, live sessions follow.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sotto_auth::{DeviceName, PasswordError, PasswordHash, TenantName, UserName};
+use sotto_keyring::Keyring;
+use sotto_model::{Clock, ConversationId, TenantId, TopicPolicy, UserId};
+use sotto_storage::Store;
+use sotto_storage::directory::{Conversation, Device, DirectoryError, DirectorySnapshot, Tenant, User};
+use sotto_storage::error::StoreError;
+use sotto_storage::push_registry::Platform;
+use sotto_wakeup::{AddressGuard, AddressRefused, Endpoint, EndpointError, TokenVault};
+use uuid::Uuid;
+
+use crate::clock::SystemClock;
+use crate::directory::LiveDirectory;
+use crate::operation::Operation;
+
+/// Audit rows and dead letters in one answer.
+const ROWS_MAX: usize = 1000;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OperationError {
+    #[error("{0}: 1 to 64 of a-z, 0-9, '.', '_' and '-' are expected")]
+    Name(&'static str),
+    #[error("no such {0}")]
+    Missing(&'static str),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error(transparent)]
+    Address(#[from] AddressRefused),
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("key service unavailable")]
+    Key,
+    #[error("internal fault")]
+    Internal,
+}
+
+pub(crate) struct Operations {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keyring: Keyring,
+    pub(crate) clock: Arc<SystemClock>,
+    /// Where push endpoints may lead.
+    pub(crate) guard: AddressGuard,
+    /// The running broker's memory; none when the store is administered directly.
+    pub(crate) live: Option<Arc<LiveDirectory>>,
+}
+
+impl Operations {
+    /// Returns when the change is committed and live sessions obey it.
+    pub(crate) async fn run(&self, operation: Operation) -> Result<Value, OperationError> {
+        let now = self.clock.unix_now();
+        match operation {
+            Operation::TenantAdd { tenant } => self.add_tenant(&tenant, TopicPolicy::Membership).await,
+            Operation::TenantList {} => {
+                let rows = self.store.snapshot().await?.tenants;
+                Ok(rows.iter().map(|tenant| json!({"tenant": tenant.name, "id": tenant.id})).collect())
+            }
+            Operation::UserAdd { tenant, user, password } => self.add_user(&tenant, &user, password).await,
+            Operation::UserList { tenant } => {
+                let (directory, tenant) = self.tenant(&tenant).await?;
+                let rows = directory.users.iter().filter(|user| user.tenant == tenant);
+                Ok(rows.map(|user| json!({"user": user.name, "id": user.id})).collect())
+            }
+            Operation::UserRemove { tenant, user } => {
+                let (directory, tenant) = self.tenant(&tenant).await?;
+                let user = find_user(&directory, tenant, &user)?;
+                self.store.remove_user(tenant, user, now).await?;
+                self.follow().await;
+                Ok(json!({"id": user}))
+            }
+            Operation::UserPassword { tenant, user, password } => {
+                let (directory, tenant) = self.tenant(&tenant).await?;
+                let user = find_user(&directory, tenant, &user)?;
+                let hash = hash(password).await?;
+                self.store.set_password(tenant, user, hash.as_phc(), now).await?;
+                self.follow().await;
+                Ok(json!({"id": user}))
+            }
+            Operation::ConversationAdd { tenant, id } => {
+                let (_, tenant) = self.tenant(&tenant).await?;
+                let id = id.unwrap_or_else(|| ConversationId(Uuid::new_v4()));
+                self.store.create_conversation(&Conversation { id, tenant }, now).await?;
+                if let Some(live) = &self.live {
+                    live.policy.add_conversation(tenant, id);
+                }
+                Ok(json!({"id": id, "topic": format!("c/{id}/m")}))
+            }
+            Operation::ConversationList { tenant } => {
+                let (directory, tenant) = self.tenant(&tenant).await?;
+                let rows = directory.conversations.iter().filter(|row| row.tenant == tenant);
+                Ok(rows.map(|row| json!({"id": row.id, "topic": format!("c/{}/m", row.id)})).collect())
+            }
+            Operation::ConversationRemove { tenant, conversation } => {
+                let (_, tenant) = self.tenant(&tenant).await?;
+                self.store.remove_conversation(tenant, conversation, now).await?;
+                if let Some(live) = &self.live {
+                    live.policy.remove_conversation(tenant, conversation);
+                }
+                Ok(json!({"id": conversation}))
+            }
+            Operation::MemberAdd { tenant, conversation, user } => {
+                let (directory, tenant) = self.tenant(&tenant).await?;
+                let user = find_user(&directory, tenant, &user)?;
+                let since = self.store.add_member(tenant, conversation, user, now).await?;
+                if let Some(live) = &self.live {
+                    live.policy.add_member(tenant, conversation, user, since);
+                }
+                Ok(json!({"conversation": conversation, "id": user, "since": since.0}))
+            }
+            Operation::MemberList { tenant, conversation } => {
+                let (directory, _) = self.tenant(&tenant).await?;
+                let rows = directory.memberships.iter().filter(|row| row.conversation == conversation);
+                let name =
+                    |id: UserId| directory.users.iter().find(|user| user.id == id).map(|user| &user.name);
+                Ok(rows
+                    .map(|row| json!({"user": name(row.user), "id": row.user, "since": row.since.0}))
+                    .collect())
+            }
+            Operation::MemberRemove { tenant, conversation, user } => {
+                let (directory, tenant) = self.tenant(&tenant).await?;
+                let user = find_user(&directory, tenant, &user)?;
+                self.store.remove_member(tenant, conversation, user, now).await?;
+                if let Some(live) = &self.live {
+                    live.policy.remove_member(tenant, conversation, user);
+                }
+                Ok(json!({"conversation": conversation, "id": user}))
+            }
+            Operation::PushRegister { tenant, user, device, endpoint } => {
+                self.register_push(&tenant, &user, &device, &endpoint).await
+            }
+            Operation::PushUnregister { tenant, user, device } => {
+                let (directory, tenant) = self.tenant(&tenant).await?;
+                let user = find_user(&directory, tenant, &user)?;
+                let device = find_device(&directory, tenant, user, &device)?;
+                self.store.unregister(tenant, device.id, now).await?;
+                Ok(json!({"device": device.id}))
+            }
+            Operation::PushList { tenant } => {
+                let (_, tenant) = self.tenant(&tenant).await?;
+                let rows = self.store.registrations(tenant).await?;
+                Ok(rows
+                    .iter()
+                    .map(|row| {
+                        let platform = row.platform.as_str();
+                        json!({"device": row.device, "platform": platform, "registered_at_ms": row.registered_at.0})
+                    })
+                    .collect())
+            }
+            Operation::PushDeadLetters {} => {
+                let rows = self.store.dead_letters(ROWS_MAX).await?;
+                Ok(rows
+                    .iter()
+                    .map(|row| {
+                        json!({"tenant": row.tenant, "device": row.device, "attempts": row.attempts,
+                               "outcome": row.outcome, "died_at_ms": row.died_at.0})
+                    })
+                    .collect())
+            }
+            Operation::AuditList { tenant, limit } => {
+                let tenant = match tenant {
+                    Some(name) => Some(self.tenant(&name).await?.1),
+                    None => None,
+                };
+                let rows = self.store.recent(tenant, limit.min(ROWS_MAX)).await?;
+                Ok(rows
+                    .iter()
+                    .map(|row| {
+                        json!({"at_ms": row.at.0, "tenant": row.tenant, "actor": row.actor,
+                               "action": row.action.as_str(), "resource": row.resource, "allowed": row.allowed})
+                    })
+                    .collect())
+            }
+        }
+    }
+
+    pub(crate) async fn add_tenant(&self, name: &str, topics: TopicPolicy) -> Result<Value, OperationError> {
+        TenantName::parse(name).map_err(|_| OperationError::Name("tenant"))?;
+        let tenant = Tenant { id: TenantId(Uuid::new_v4()), name: name.to_owned(), topics };
+        self.store.create_tenant(&tenant, self.clock.unix_now()).await?;
+        if let Some(live) = &self.live {
+            live.policy.add_tenant(tenant.id, topics);
+        }
+        Ok(json!({"tenant": tenant.name, "id": tenant.id}))
+    }
+
+    async fn add_user(&self, tenant: &str, name: &str, password: String) -> Result<Value, OperationError> {
+        UserName::parse(name).map_err(|_| OperationError::Name("user"))?;
+        let (_, tenant) = self.tenant(tenant).await?;
+        let hash = hash(password).await?;
+        let user = User {
+            id: UserId(Uuid::new_v4()),
+            tenant,
+            name: name.to_owned(),
+            password_hash: hash.as_phc().to_owned(),
+        };
+        self.store.create_user(&user, self.clock.unix_now()).await?;
+        self.follow().await;
+        Ok(json!({"user": user.name, "id": user.id}))
+    }
+
+    async fn register_push(
+        &self,
+        tenant: &str,
+        user: &str,
+        device: &str,
+        endpoint: &str,
+    ) -> Result<Value, OperationError> {
+        let endpoint = Endpoint::parse(endpoint)?;
+        self.guard.check_literal(&endpoint)?;
+        DeviceName::parse(device).map_err(|_| OperationError::Name("device"))?;
+        let (directory, tenant) = self.tenant(tenant).await?;
+        let user = find_user(&directory, tenant, user)?;
+        let device = self.store.ensure_device(tenant, user, device, self.clock.unix_now()).await?;
+        let vault = TokenVault::new(self.keyring.clone(), self.clock.clone());
+        let registration =
+            vault.registration(tenant, device, &endpoint).await.map_err(|_| OperationError::Key)?;
+        self.store.register(&registration).await?;
+        Ok(json!({"device": device, "platform": Platform::UnifiedPush.as_str()}))
+    }
+
+    async fn tenant(&self, name: &str) -> Result<(DirectorySnapshot, TenantId), OperationError> {
+        let directory = self.store.snapshot().await?;
+        let tenant = directory.tenants.iter().find(|tenant| tenant.name == name).map(|tenant| tenant.id);
+        tenant.map(|tenant| (directory, tenant)).ok_or(OperationError::Missing("tenant"))
+    }
+
+    /// Has the running broker take the change up before the operator is answered.
+    async fn follow(&self) {
+        if let Some(live) = &self.live
+            && live.load().await.is_err()
+        {
+            // The follower goes on trying; the change is committed.
+            live.changed.notify_one();
+        }
+    }
+}
+
+async fn hash(password: String) -> Result<PasswordHash, OperationError> {
+    let hashed = tokio::task::spawn_blocking(move || PasswordHash::hash_password(password.as_bytes()));
+    Ok(hashed.await.map_err(|_| OperationError::Internal)??)
+}
+
+fn find_user(directory: &DirectorySnapshot, tenant: TenantId, name: &str) -> Result<UserId, OperationError> {
+    let user = directory.users.iter().find(|user| user.tenant == tenant && user.name == name);
+    user.map(|user| user.id).ok_or(OperationError::Missing("user"))
+}
+
+fn find_device<'d>(
+    directory: &'d DirectorySnapshot,
+    tenant: TenantId,
+    user: UserId,
+    name: &str,
+) -> Result<&'d Device, OperationError> {
+    directory
+        .devices
+        .iter()
+        .find(|device| device.tenant == tenant && device.user == user && device.name == name)
+        .ok_or(OperationError::Missing("device"))
+}

@@ -1,0 +1,272 @@
+//! The private listener: metrics and health for whoever can reach it, administration for whoever holds the
+//! token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use axum::{Json, Router};
+use metrics::gauge;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sotto_model::ConversationId;
+use sotto_storage::Store;
+use sotto_storage::directory::DirectoryError;
+use subtle::ConstantTimeEq;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use crate::metrics::flush_hot;
+use crate::operation::Operation;
+use crate::operations::{OperationError, Operations};
+
+/// A store that does not answer within this is not ready.
+const PING_MAX: Duration = Duration::from_secs(2);
+const BODY_BYTES_MAX: usize = 64 * 1024;
+const AUDIT_ROWS_DEFAULT: usize = 100;
+
+#[derive(Clone)]
+pub(crate) struct Private {
+    pub(crate) metrics: PrometheusHandle,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) operations: Arc<Operations>,
+    pub(crate) token: Arc<Zeroizing<String>>,
+    /// No connections are taken any more.
+    pub(crate) stopping: CancellationToken,
+}
+
+pub(crate) async fn serve(
+    listener: TcpListener,
+    private: Private,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let app = app(private);
+    axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+fn app(private: Private) -> Router {
+    let administration = Router::new()
+        .route("/tenants", get(tenants).post(add_tenant))
+        .route("/tenants/{tenant}/users", get(users).post(add_user))
+        .route("/tenants/{tenant}/users/{user}", delete(remove_user))
+        .route("/tenants/{tenant}/users/{user}/password", put(set_password))
+        .route("/tenants/{tenant}/users/{user}/devices/{device}/push", put(register).delete(unregister))
+        .route("/tenants/{tenant}/push", get(registrations))
+        .route("/tenants/{tenant}/conversations", get(conversations).post(add_conversation))
+        .route("/tenants/{tenant}/conversations/{conversation}", delete(remove_conversation))
+        .route("/tenants/{tenant}/conversations/{conversation}/members", get(members))
+        .route(
+            "/tenants/{tenant}/conversations/{conversation}/members/{user}",
+            put(add_member).delete(remove_member),
+        )
+        .route("/dead-letters", get(dead_letters))
+        .route("/audit", get(audit))
+        .route("/operations", post(any))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(private.clone(), authorize));
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/health/live", get(|| async { "live\n" }))
+        .route("/health/ready", get(ready))
+        .nest("/v1", administration)
+        .with_state(private)
+}
+
+async fn metrics(State(private): State<Private>) -> String {
+    flush_hot();
+    private.metrics.run_upkeep();
+    private.metrics.render()
+}
+
+async fn ready(State(private): State<Private>) -> (StatusCode, &'static str) {
+    let reason = if private.stopping.is_cancelled() {
+        Some("shutting down\n")
+    } else {
+        match tokio::time::timeout(PING_MAX, private.store.ping()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(_)) | Err(_) => Some("store unavailable\n"),
+        }
+    };
+    gauge!("sotto_ready").set(if reason.is_none() { 1.0 } else { 0.0 });
+    reason.map_or((StatusCode::OK, "ready\n"), |reason| (StatusCode::SERVICE_UNAVAILABLE, reason))
+}
+
+async fn authorize(State(private): State<Private>, request: axum::extract::Request, next: Next) -> Response {
+    let shown = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .unwrap_or_default();
+    if bool::from(shown.as_bytes().ct_eq(private.token.as_bytes())) {
+        next.run(request).await
+    } else {
+        let body = Json(json!({"error": "the token in the data folder's admin.token is expected"}));
+        (StatusCode::UNAUTHORIZED, body).into_response()
+    }
+}
+
+type Answer = Result<Json<Value>, OperationError>;
+type Has = State<Private>;
+
+impl Private {
+    async fn run(&self, operation: Operation) -> Answer {
+        self.operations.run(operation).await.map(Json)
+    }
+}
+
+impl IntoResponse for OperationError {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            Self::Name(_) | Self::Password(_) | Self::Endpoint(_) | Self::Address(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Missing(_) | Self::Directory(DirectoryError::Missing(_)) => StatusCode::NOT_FOUND,
+            Self::Directory(DirectoryError::Exists(_) | DirectoryError::Full(_)) => StatusCode::CONFLICT,
+            Self::Directory(DirectoryError::Store(_)) | Self::Store(_) | Self::Key => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(json!({"error": self.to_string()}))).into_response()
+    }
+}
+
+/// What the command line sends.
+async fn any(private: Has, Json(operation): Json<Operation>) -> Answer {
+    private.run(operation).await
+}
+
+async fn tenants(private: Has) -> Answer {
+    private.run(Operation::TenantList {}).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewTenant {
+    tenant: String,
+}
+
+async fn add_tenant(private: Has, Json(new): Json<NewTenant>) -> Answer {
+    private.run(Operation::TenantAdd { tenant: new.tenant }).await
+}
+
+async fn users(private: Has, Path(tenant): Path<String>) -> Answer {
+    private.run(Operation::UserList { tenant }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewUser {
+    user: String,
+    password: String,
+}
+
+async fn add_user(private: Has, Path(tenant): Path<String>, Json(new): Json<NewUser>) -> Answer {
+    private.run(Operation::UserAdd { tenant, user: new.user, password: new.password }).await
+}
+
+async fn remove_user(private: Has, Path((tenant, user)): Path<(String, String)>) -> Answer {
+    private.run(Operation::UserRemove { tenant, user }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewPassword {
+    password: String,
+}
+
+async fn set_password(
+    private: Has,
+    Path((tenant, user)): Path<(String, String)>,
+    Json(new): Json<NewPassword>,
+) -> Answer {
+    private.run(Operation::UserPassword { tenant, user, password: new.password }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewRegistration {
+    endpoint: String,
+}
+
+async fn register(
+    private: Has,
+    Path((tenant, user, device)): Path<(String, String, String)>,
+    Json(new): Json<NewRegistration>,
+) -> Answer {
+    private.run(Operation::PushRegister { tenant, user, device, endpoint: new.endpoint }).await
+}
+
+async fn unregister(private: Has, Path((tenant, user, device)): Path<(String, String, String)>) -> Answer {
+    private.run(Operation::PushUnregister { tenant, user, device }).await
+}
+
+async fn registrations(private: Has, Path(tenant): Path<String>) -> Answer {
+    private.run(Operation::PushList { tenant }).await
+}
+
+async fn conversations(private: Has, Path(tenant): Path<String>) -> Answer {
+    private.run(Operation::ConversationList { tenant }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewConversation {
+    id: Option<ConversationId>,
+}
+
+async fn add_conversation(
+    private: Has,
+    Path(tenant): Path<String>,
+    Json(new): Json<NewConversation>,
+) -> Answer {
+    private.run(Operation::ConversationAdd { tenant, id: new.id }).await
+}
+
+async fn remove_conversation(
+    private: Has,
+    Path((tenant, conversation)): Path<(String, ConversationId)>,
+) -> Answer {
+    private.run(Operation::ConversationRemove { tenant, conversation }).await
+}
+
+async fn members(private: Has, Path((tenant, conversation)): Path<(String, ConversationId)>) -> Answer {
+    private.run(Operation::MemberList { tenant, conversation }).await
+}
+
+async fn add_member(
+    private: Has,
+    Path((tenant, conversation, user)): Path<(String, ConversationId, String)>,
+) -> Answer {
+    private.run(Operation::MemberAdd { tenant, conversation, user }).await
+}
+
+async fn remove_member(
+    private: Has,
+    Path((tenant, conversation, user)): Path<(String, ConversationId, String)>,
+) -> Answer {
+    private.run(Operation::MemberRemove { tenant, conversation, user }).await
+}
+
+async fn dead_letters(private: Has) -> Answer {
+    private.run(Operation::PushDeadLetters {}).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditQuery {
+    tenant: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn audit(private: Has, Query(query): Query<AuditQuery>) -> Answer {
+    let limit = query.limit.unwrap_or(AUDIT_ROWS_DEFAULT);
+    private.run(Operation::AuditList { tenant: query.tenant, limit }).await
+}

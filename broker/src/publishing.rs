@@ -1,0 +1,208 @@
+//! From a PUBLISH to the log or straight to live sessions: authorize, seal, submit, without ever awaiting,
+//! so that the order of arrival is the order of the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sotto_auth::Denied;
+use sotto_keyring::{KeyRequest, SealError};
+use sotto_model::{
+    Clock, MessageId, PacketId, Principal, QoS, TopicName, TopicPolicy, TopicScope, UnixMillis,
+};
+use sotto_mqtt::codec::properties::PropertyBuf;
+use sotto_mqtt::codec::property::PropertyId;
+use sotto_mqtt::handshake::Will;
+use sotto_mqtt::packet::Publish;
+use sotto_mqtt::reason::ReasonCode;
+use sotto_storage::message_log::{Append, RetainChange};
+use uuid::Uuid;
+
+use crate::commits::{Pending, Publisher};
+use crate::record::{Message, Record};
+use crate::services::Services;
+use crate::session_entry::{ConnectionId, SessionEntry};
+
+/// A message that a connection wants published, owned: it may have to wait.
+pub(crate) struct Publication {
+    message: Message,
+    /// Of a QoS 1 or 2 PUBLISH, which is answered.
+    packet_id: Option<PacketId>,
+}
+
+/// What became of a publication.
+pub(crate) enum Published {
+    /// Nothing is to be waited for; a QoS 1 or 2 PUBLISH is answered with this.
+    Decided(ReasonCode),
+    /// Its answer comes to the mailbox, after the commit.
+    Submitted,
+    /// It must wait, and nothing may overtake it.
+    Stalled(Box<Publication>, Stall),
+    Denied,
+    /// The node is shutting down.
+    Closed,
+}
+
+pub(crate) enum Stall {
+    /// Too many bytes wait for a commit.
+    Budget,
+    Key(KeyRequest),
+}
+
+impl Publication {
+    /// Fails where the topic cannot be a topic name here.
+    pub(crate) fn of_publish(
+        publish: &Publish<'_>,
+        principal: &Principal,
+        connection: ConnectionId,
+        now: UnixMillis,
+    ) -> Result<Self, ReasonCode> {
+        let topic = TopicName::parse(publish.topic).map_err(|_| ReasonCode::TopicNameInvalid)?;
+        let mut forwarded = PropertyBuf::new();
+        forwarded.extend_filtered(publish.properties, is_forwarded);
+        let expires_at = publish.properties.message_expiry_interval().map(|seconds| expiry(now, seconds));
+        let message = Message {
+            tenant: principal.tenant,
+            topic,
+            sender: principal.user,
+            message_id: MessageId(Uuid::now_v7()),
+            qos: publish.qos,
+            retain: publish.retain,
+            expires_at,
+            properties: forwarded.into_bytes().into(),
+            payload: publish.payload.into(),
+            publisher: Some(connection),
+        };
+        Ok(Self { message, packet_id: publish.packet_id })
+    }
+
+    /// Fails where the topic cannot be a topic name here.
+    pub(crate) fn of_will(
+        will: Will,
+        principal: &Principal,
+        connection: ConnectionId,
+        now: UnixMillis,
+    ) -> Result<Self, ReasonCode> {
+        let topic = TopicName::parse(&will.topic).map_err(|_| ReasonCode::TopicNameInvalid)?;
+        let message = Message {
+            tenant: principal.tenant,
+            topic,
+            sender: principal.user,
+            message_id: MessageId(Uuid::now_v7()),
+            qos: will.qos,
+            retain: will.retain,
+            expires_at: will.message_expiry_seconds.map(|seconds| expiry(now, seconds)),
+            properties: will.properties,
+            payload: will.payload,
+            publisher: Some(connection),
+        };
+        Ok(Self { message, packet_id: None })
+    }
+
+    pub(crate) fn packet_id(&self) -> Option<PacketId> {
+        self.packet_id
+    }
+
+    pub(crate) fn scope(&self) -> TopicScope {
+        self.message.topic.scope()
+    }
+}
+
+impl Services {
+    /// Never awaits.
+    pub(crate) fn publish(
+        &self,
+        entry: &Arc<SessionEntry>,
+        connection: ConnectionId,
+        publication: Publication,
+    ) -> Published {
+        let principal = &entry.principal;
+        let Publication { message, packet_id } = publication;
+        let Ok(permit) = self.policy.permit_publish(principal, &message.topic) else {
+            return Published::Denied;
+        };
+        let guarded = principal.topics == TopicPolicy::Membership;
+        let scope = if guarded { message.topic.scope() } else { TopicScope::Other };
+        if !self.is_stored(scope, &message) {
+            self.router.fan_out(&Record::unlogged(message));
+            return Published::Decided(ReasonCode::Success);
+        }
+        let Some(reservation) = self.committer.try_reserve(message.bytes()) else {
+            let publication = Box::new(Publication { message, packet_id });
+            return Published::Stalled(publication, Stall::Budget);
+        };
+        let head = message.body_head();
+        let parts: [&[u8]; 3] = [&head, &message.properties, &message.payload];
+        let sealed = match self.keyring.seal(permit, message.message_id, &parts, self.clock.now()) {
+            Ok(sealed) => sealed,
+            Err((_, SealError::KeyCold(request))) => {
+                let publication = Box::new(Publication { message, packet_id });
+                return Published::Stalled(publication, Stall::Key(request));
+            }
+            Err((_, error)) => {
+                tracing::error!(event = "seal_failed", error = %error, "a message could not be sealed");
+                return Published::Decided(ReasonCode::ImplementationSpecificError);
+            }
+        };
+        let exactly_once = packet_id
+            .filter(|_| message.qos == QoS::ExactlyOnce)
+            .and_then(|packet_id| Some((entry.stored()?.id, packet_id)));
+        let append = Append {
+            sealed,
+            qos: message.qos,
+            retain: match (message.retain, message.payload.is_empty()) {
+                (false, _) => RetainChange::Keep,
+                (true, false) => RetainChange::Set,
+                (true, true) => RetainChange::Clear,
+            },
+            expires_at: message.expires_at,
+            wakes: message.qos != QoS::AtMostOnce && scope != TopicScope::Other,
+            exactly_once,
+        };
+        let publisher = packet_id.map(|packet_id| Publisher { entry: entry.clone(), connection, packet_id });
+        match self.committer.submit(reservation, append, Pending { message, told: guarded, publisher }) {
+            Ok(()) if packet_id.is_some() => Published::Submitted,
+            Ok(()) => Published::Decided(ReasonCode::Success),
+            Err(_) => Published::Closed,
+        }
+    }
+
+    /// May the will be published when its time comes? Asked at CONNECT.
+    pub(crate) fn permits_will(&self, principal: &Principal, will: &Will) -> Result<(), ReasonCode> {
+        let topic = TopicName::parse(&will.topic).map_err(|_| ReasonCode::TopicNameInvalid)?;
+        match self.policy.permit_publish(principal, &topic) {
+            Ok(_) => Ok(()),
+            Err(Denied) => Err(ReasonCode::NotAuthorized),
+        }
+    }
+
+    fn is_stored(&self, scope: TopicScope, message: &Message) -> bool {
+        if message.retain {
+            return true;
+        }
+        if message.qos == QoS::AtMostOnce {
+            return false;
+        }
+        match scope {
+            TopicScope::Conversation(_) => true,
+            TopicScope::Inbox(_) | TopicScope::Other => {
+                self.router.has_stored_subscriber(message.tenant, &message.topic)
+            }
+        }
+    }
+}
+
+fn expiry(now: UnixMillis, seconds: u32) -> UnixMillis {
+    now.saturating_add(Duration::from_secs(seconds.into()))
+}
+
+/// [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-20]
+fn is_forwarded(property: PropertyId) -> bool {
+    matches!(
+        property,
+        PropertyId::PayloadFormatIndicator
+            | PropertyId::ContentType
+            | PropertyId::ResponseTopic
+            | PropertyId::CorrelationData
+            | PropertyId::UserProperty
+    )
+}

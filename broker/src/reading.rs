@@ -1,0 +1,184 @@
+//! Reading the log for a session: from the tail in memory, else from the store.
+
+use std::sync::Arc;
+
+use sotto_keyring::{OpenError, Place};
+use sotto_model::limits::{PAGE_BYTES_MAX, PAGE_RECORDS_MAX, RETAINED_PER_SUBSCRIPTION_MAX};
+use sotto_model::{Clock, FilterScope, Offset, Principal, QoS, Subscription, TopicFilter, TopicPolicy};
+use sotto_storage::StoreError;
+use sotto_storage::message_log::{PageLimit, Selector, StoredMessage};
+
+use crate::metrics::{Drop, dropped, read_from};
+use crate::record::Record;
+use crate::services::Services;
+use crate::session_entry::SessionEntry;
+
+const PAGE: PageLimit = PageLimit { records: PAGE_RECORDS_MAX, bytes: PAGE_BYTES_MAX };
+/// A key that is cold again right after it was fetched: not more often than this in a row.
+const WARMINGS_PER_MESSAGE_MAX: u32 = 3;
+
+/// A page of the log for one session. Everything for it at or before `scanned_to` is in it.
+pub(crate) struct Page {
+    pub(crate) records: Vec<Arc<Record>>,
+    pub(crate) scanned_to: Offset,
+}
+
+impl Services {
+    /// What the session's subscriptions select after `after`.
+    pub(crate) async fn read_page(&self, entry: &SessionEntry, after: Offset) -> Result<Page, StoreError> {
+        let tenant = entry.principal.tenant;
+        let head = self.tail.log(tenant).head();
+        let selectors = self.selectors(entry);
+        if selectors.is_empty() || head <= after {
+            return Ok(Page { records: Vec::new(), scanned_to: head.max(after) });
+        }
+        if let Some(page) = self.tail.read(tenant, &selectors, after, head, PAGE) {
+            read_from("tail");
+            return Ok(Page { records: page.records, scanned_to: page.scanned_to });
+        }
+        read_from("store");
+        let page = self.store.read(tenant, &selectors, after, head, PAGE).await?;
+        let scanned_to = page.scanned_to;
+        let records = self.open_all(&entry.principal, page.messages).await?;
+        Ok(Page { records, scanned_to })
+    }
+
+    /// The messages at these offsets that the log still holds.
+    pub(crate) async fn read_at(
+        &self,
+        principal: &Principal,
+        offsets: &[Offset],
+    ) -> Result<Vec<Arc<Record>>, StoreError> {
+        if offsets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let messages = self.store.get(principal.tenant, offsets).await?;
+        self.open_all(principal, messages).await
+    }
+
+    /// The retained messages that a subscription matches.
+    pub(crate) async fn read_retained(
+        &self,
+        principal: &Principal,
+        filter: &TopicFilter,
+    ) -> Result<Vec<Arc<Record>>, StoreError> {
+        let mut records = Vec::new();
+        for filter in self.concrete(principal, filter) {
+            let now = self.clock.unix_now();
+            let room = RETAINED_PER_SUBSCRIPTION_MAX - records.len();
+            let messages = self.store.retained(principal.tenant, &filter.0, now, room).await?;
+            records.extend(self.open_all(principal, messages).await?);
+            if records.len() >= RETAINED_PER_SUBSCRIPTION_MAX {
+                tracing::warn!(
+                    event = "retained_cut",
+                    "a subscription matches more retained messages than are sent"
+                );
+                break;
+            }
+        }
+        Ok(records)
+    }
+
+    /// The session's subscriptions as the log is read by: wildcards over conversations stand for each of the
+    /// user's conversations, and hold since the user joined it.
+    fn selectors(&self, entry: &SessionEntry) -> Vec<Selector> {
+        entry.with_subscriptions(|subscriptions| {
+            subscriptions
+                .iter()
+                .filter(|subscription| subscription.options.qos != QoS::AtMostOnce)
+                .flat_map(|subscription| self.selectors_of(&entry.principal, subscription))
+                .collect()
+        })
+    }
+
+    fn selectors_of(&self, principal: &Principal, subscription: &Subscription) -> Vec<Selector> {
+        self.concrete(principal, &subscription.filter)
+            .into_iter()
+            .map(|(filter, since)| Selector { filter, after: since.max(subscription.since) })
+            .collect()
+    }
+
+    /// The filters that a filter stands for with this user, and the offset after which each is the user's.
+    fn concrete(&self, principal: &Principal, filter: &TopicFilter) -> Vec<(TopicFilter, Offset)> {
+        if principal.topics == TopicPolicy::Open {
+            return vec![(filter.clone(), Offset(0))];
+        }
+        match filter.scope() {
+            FilterScope::Conversation(conversation) => self
+                .policy
+                .member_since(principal.tenant, conversation, principal.user)
+                .map(|since| (filter.clone(), since))
+                .into_iter()
+                .collect(),
+            FilterScope::MyConversations => {
+                // `c/+/rest` and `c/#` become `c/<id>/rest` and `c/<id>/#`.
+                let rest = filter.as_str().strip_prefix("c/+/").unwrap_or("#");
+                self.policy
+                    .conversations_of(principal.tenant, principal.user)
+                    .into_iter()
+                    .filter_map(|(conversation, since)| {
+                        Some((TopicFilter::parse(&format!("c/{conversation}/{rest}")).ok()?, since))
+                    })
+                    .collect()
+            }
+            FilterScope::Inbox(_) | FilterScope::Other => vec![(filter.clone(), Offset(0))],
+        }
+    }
+
+    async fn open_all(
+        &self,
+        principal: &Principal,
+        messages: Vec<StoredMessage>,
+    ) -> Result<Vec<Arc<Record>>, StoreError> {
+        let mut records = Vec::with_capacity(messages.len());
+        for message in messages {
+            if let Some(record) = self.open(principal, message).await? {
+                records.push(record);
+            }
+        }
+        Ok(records)
+    }
+
+    /// `None` for a message that does not open: it is counted and passed over, or it would hold up all that
+    /// follow it.
+    async fn open(
+        &self,
+        principal: &Principal,
+        stored: StoredMessage,
+    ) -> Result<Option<Arc<Record>>, StoreError> {
+        let told = principal.topics == TopicPolicy::Membership;
+        for _ in 0..WARMINGS_PER_MESSAGE_MAX {
+            let place = Place {
+                tenant: principal.tenant,
+                topic: &stored.topic,
+                sender: stored.sender,
+                message_id: stored.message_id,
+            };
+            match self.keyring.open(&place, &stored.sealed, self.clock.now()) {
+                Ok(body) => {
+                    let record = Record::from_stored(principal.tenant, stored, &body, told);
+                    return Ok(record.map_err(|error| unreadable(&error)).ok());
+                }
+                Err(OpenError::KeyCold(request)) => {
+                    // The key service is away: the session waits, as it would for the store.
+                    self.keyring.warm(request, self.clock.now()).await.map_err(|_| {
+                        StoreError::Unavailable {
+                            operation: "open a message",
+                            code: "key unavailable".into(),
+                        }
+                    })?;
+                }
+                Err(error) => {
+                    unreadable(&error);
+                    return Ok(None);
+                }
+            }
+        }
+        Err(StoreError::Unavailable { operation: "open a message", code: "key cold".into() })
+    }
+}
+
+fn unreadable(error: &dyn std::error::Error) {
+    dropped(Drop::Unreadable);
+    tracing::error!(event = "message_unreadable", error = %error, "a stored message does not open");
+}

@@ -1,0 +1,183 @@
+//! A message as the node handles it: opened, immutable, shared by everyone to whom it goes.
+//!
+//! What is sealed is the body, so that properties are as secret as the payload. Version 1, integers big
+//! endian:
+//!
+//! ```text
+//! byte  0         1               5                5+n
+//!       ┌─────────┬───────────────┬────────────────┬─────────┐
+//!       │ version │ n             │ properties     │ payload │
+//!       │ 01      │ 4             │ n              │         │
+//!       └─────────┴───────────────┴────────────────┴─────────┘
+//! ```
+//!
+//! The properties are those of the PUBLISH that are forwarded, encoded as MQTT 5 has them.
+
+use std::sync::{Arc, OnceLock};
+
+use sotto_model::{MessageId, Offset, QoS, TenantId, TopicName, TopicScope, UnixMillis, UserId};
+use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf, PropertyContext};
+use sotto_storage::message_log::StoredMessage;
+use sotto_storage::tail::TailRecord;
+
+use crate::session_entry::ConnectionId;
+
+const BODY_VERSION: u8 = 1;
+const BODY_HEADER_BYTES: usize = 5;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("message body is of an unknown version")]
+    Version,
+    #[error("message body is cut short")]
+    Short,
+    #[error("message body holds properties that are not MQTT's")]
+    Properties,
+}
+
+/// A message before it has a place in the log.
+pub(crate) struct Message {
+    pub(crate) tenant: TenantId,
+    pub(crate) topic: TopicName,
+    pub(crate) sender: UserId,
+    pub(crate) message_id: MessageId,
+    pub(crate) qos: QoS,
+    /// Published with RETAIN.
+    pub(crate) retain: bool,
+    pub(crate) expires_at: Option<UnixMillis>,
+    /// Encoded; those that are forwarded. [MQTT-3.3.2-17]
+    pub(crate) properties: Box<[u8]>,
+    pub(crate) payload: Box<[u8]>,
+    /// For No Local; unknown once the message comes from the store. [MQTT-3.8.3-3]
+    pub(crate) publisher: Option<ConnectionId>,
+}
+
+impl Message {
+    /// The three parts of the body, to be sealed one after the other.
+    pub(crate) fn body_head(&self) -> [u8; BODY_HEADER_BYTES] {
+        let properties_len = u32::try_from(self.properties.len()).expect("bounded by the packet size");
+        let mut head = [BODY_VERSION; BODY_HEADER_BYTES];
+        head[1..].copy_from_slice(&properties_len.to_be_bytes());
+        head
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        BODY_HEADER_BYTES + self.properties.len() + self.payload.len()
+    }
+}
+
+/// A message at its place in the log, or one that goes to live sessions only.
+pub(crate) struct Record {
+    pub(crate) message: Message,
+    pub(crate) commit: Option<Commit>,
+    /// Version 5 properties as delivered, encoded when the first version 5 session needs them.
+    delivered_properties: OnceLock<Box<[u8]>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Commit {
+    pub(crate) offset: Offset,
+    pub(crate) at: UnixMillis,
+    /// In a tenant with guarded topics: the subscriber is told place, sender and time.
+    pub(crate) told: bool,
+}
+
+impl Record {
+    pub(crate) fn unlogged(message: Message) -> Arc<Self> {
+        Arc::new(Self { message, commit: None, delivered_properties: OnceLock::new() })
+    }
+
+    pub(crate) fn committed(message: Message, commit: Commit) -> Arc<Self> {
+        Arc::new(Self { message, commit: Some(commit), delivered_properties: OnceLock::new() })
+    }
+
+    /// A stored message, opened.
+    pub(crate) fn from_stored(
+        tenant: TenantId,
+        stored: StoredMessage,
+        body: &[u8],
+        told: bool,
+    ) -> Result<Arc<Self>, BodyError> {
+        let (head, rest) = body.split_first_chunk::<BODY_HEADER_BYTES>().ok_or(BodyError::Short)?;
+        if head[0] != BODY_VERSION {
+            return Err(BodyError::Version);
+        }
+        let properties_len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        if properties_len > rest.len() {
+            return Err(BodyError::Short);
+        }
+        let (properties, payload) = rest.split_at(properties_len);
+        Properties::check(PropertyContext::Publish, properties).map_err(|_| BodyError::Properties)?;
+        let message = Message {
+            tenant,
+            topic: stored.topic,
+            sender: stored.sender,
+            message_id: stored.message_id,
+            qos: stored.qos,
+            retain: stored.retain,
+            expires_at: stored.expires_at,
+            properties: properties.into(),
+            payload: payload.into(),
+            publisher: None,
+        };
+        Ok(Self::committed(message, Commit { offset: stored.offset, at: stored.committed_at, told }))
+    }
+
+    pub(crate) fn offset(&self) -> Option<Offset> {
+        self.commit.map(|commit| commit.offset)
+    }
+
+    pub(crate) fn scope(&self) -> TopicScope {
+        self.message.topic.scope()
+    }
+
+    /// What a version 5 subscriber is sent beside what is particular to its delivery.
+    pub(crate) fn delivered_properties(&self) -> &[u8] {
+        let Some(commit) = self.commit.filter(|commit| commit.told) else {
+            return &self.message.properties;
+        };
+        self.delivered_properties.get_or_init(|| {
+            let mut told = PropertyBuf::new();
+            told.push(Property::UserProperty("sotto-offset", &commit.offset.0.to_string()));
+            told.push(Property::UserProperty("sotto-from", &self.message.sender.to_string()));
+            told.push(Property::UserProperty("sotto-at", &commit.at.0.to_string()));
+            let mut bytes = Vec::from(&*self.message.properties);
+            bytes.extend_from_slice(told.as_properties().as_bytes());
+            bytes.into()
+        })
+    }
+
+    /// Seconds that the message has left, rounded up; `Err` when it has none. [MQTT-3.3.2-5]
+    pub(crate) fn expiry_remaining_seconds(&self, now: UnixMillis) -> Result<Option<u32>, Expired> {
+        let Some(expires_at) = self.message.expires_at else {
+            return Ok(None);
+        };
+        let left_ms = expires_at.0.saturating_sub(now.0);
+        if left_ms == 0 {
+            return Err(Expired);
+        }
+        Ok(Some(u32::try_from(left_ms.div_ceil(1000)).unwrap_or(u32::MAX)))
+    }
+}
+
+/// The message is past its Message Expiry Interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expired;
+
+impl TailRecord for Record {
+    fn tenant(&self) -> TenantId {
+        self.message.tenant
+    }
+
+    fn offset(&self) -> Offset {
+        self.commit.expect("only committed records are pushed to the tail").offset
+    }
+
+    fn topic(&self) -> &TopicName {
+        &self.message.topic
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.message.topic.as_str().len() + self.message.bytes()
+    }
+}

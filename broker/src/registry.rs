@@ -1,0 +1,116 @@
+//! Every session of this node by tenant and Client Identifier: one owner at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use sotto_model::{ClientId, Principal, TenantId};
+
+use crate::router::Router;
+use crate::session_entry::{Command, ConnectionId, SessionEntry};
+
+/// How long a connection waits for the one before it to let go of the session.
+const TAKEOVER_WAIT: Duration = Duration::from_secs(10);
+
+pub(crate) struct Registry {
+    entries: DashMap<(TenantId, ClientId), Arc<SessionEntry>>,
+    router: Arc<Router>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ClaimError {
+    /// Yet another connection came for the same session.
+    #[error("session was taken over while waiting for it")]
+    Superseded,
+    #[error("session is still in use")]
+    Busy,
+}
+
+impl Registry {
+    pub(crate) fn new(router: Arc<Router>) -> Self {
+        Self { entries: DashMap::new(), router }
+    }
+
+    /// A session that is stored, made known at start.
+    pub(crate) fn insert(&self, entry: Arc<SessionEntry>) {
+        self.router.add_session(&entry);
+        self.entries.insert(key(&entry.principal), entry);
+    }
+
+    /// Makes the connection the session's owner, sending the owner before it away. [MQTT-3.1.4-3]
+    pub(crate) async fn claim(
+        &self,
+        principal: &Principal,
+        connection: ConnectionId,
+    ) -> Result<Arc<SessionEntry>, ClaimError> {
+        let until = tokio::time::Instant::now() + TAKEOVER_WAIT;
+        loop {
+            let waiting = {
+                // The shard stays locked until the entry is claimed, or `end` could take it away between.
+                let found = self
+                    .entries
+                    .entry(key(principal))
+                    .or_insert_with(|| Arc::new(SessionEntry::new(principal.clone())));
+                match found.claim(connection) {
+                    Ok(()) => {
+                        let entry = found.clone();
+                        drop(found);
+                        self.router.add_session(&entry);
+                        return Ok(entry);
+                    }
+                    Err(waiting) => waiting,
+                }
+            };
+            match tokio::time::timeout_at(until, waiting).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(ClaimError::Superseded),
+                Err(_) => return Err(ClaimError::Busy),
+            }
+        }
+    }
+
+    /// Lets go of the session; one that does not outlive its connection is forgotten.
+    pub(crate) fn release(&self, entry: &Arc<SessionEntry>, connection: ConnectionId) {
+        if !entry.is_stored() {
+            // Subscriptions go first: the next owner starts without them.
+            self.router.remove_session(entry);
+        }
+        entry.release(connection);
+        if !entry.is_stored() {
+            self.entries
+                .remove_if(&key(&entry.principal), |_, known| Arc::ptr_eq(known, entry) && !known.is_owned());
+        }
+    }
+
+    /// A stored session has expired.
+    pub(crate) fn expire(&self, tenant: TenantId, client_id: &ClientId) {
+        let gone = self.entries.remove_if(&(tenant, client_id.clone()), |_, entry| !entry.is_owned());
+        if let Some((_, entry)) = gone {
+            self.router.remove_session(&entry);
+        }
+    }
+
+    /// Ends sessions: their connections are closed, and what is stored of them is no longer known.
+    pub(crate) fn revoke(&self, entries: &[Arc<SessionEntry>]) {
+        for entry in entries {
+            entry.set_stored(None);
+            if entry.is_owned() {
+                entry.command(Command::Revoked);
+            } else {
+                self.expire(entry.principal.tenant, &entry.principal.client_id);
+            }
+        }
+    }
+
+    pub(crate) fn for_each(&self, mut call: impl FnMut(&Arc<SessionEntry>)) {
+        self.entries.iter().for_each(|entry| call(entry.value()));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+fn key(principal: &Principal) -> (TenantId, ClientId) {
+    (principal.tenant, principal.client_id.clone())
+}

@@ -1,0 +1,179 @@
+//! Which live sessions a message goes to.
+//!
+//! Topics under `c/` of a tenant with guarded topics are routed by membership: the members' sessions are
+//! asked for matching subscriptions, so that a removed member is out with the removal, and a wildcard
+//! follows membership without a new SUBSCRIBE. All other topics are routed by the tenant's topic tree.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use parking_lot::RwLock;
+use sotto_auth::Policy;
+use sotto_model::{QoS, Subscription, TenantId, TopicName, TopicPolicy, TopicScope, UserId};
+
+use crate::metrics::{Drop, dropped};
+use crate::record::Record;
+use crate::session_entry::{Delivery, Grant, Posted, SessionEntry};
+use crate::topic_tree::TopicTree;
+
+#[derive(Clone)]
+struct Subscriber {
+    entry: Arc<SessionEntry>,
+    subscription: Subscription,
+}
+
+pub(crate) struct Router {
+    policy: Arc<Policy>,
+    /// A tenant's topics but those of conversations.
+    trees: DashMap<TenantId, Arc<RwLock<TopicTree<Subscriber>>>>,
+    /// Every session of a user, in tenants with guarded topics.
+    sessions: DashMap<(TenantId, UserId), Vec<Arc<SessionEntry>>>,
+}
+
+impl Router {
+    pub(crate) fn new(policy: Arc<Policy>) -> Self {
+        Self { policy, trees: DashMap::new(), sessions: DashMap::new() }
+    }
+
+    /// Makes a session known; its conversations reach it from here on.
+    pub(crate) fn add_session(&self, entry: &Arc<SessionEntry>) {
+        if entry.principal.topics == TopicPolicy::Membership {
+            let mut sessions = self.sessions.entry(user_of(entry)).or_default();
+            if !sessions.iter().any(|known| Arc::ptr_eq(known, entry)) {
+                sessions.push(entry.clone());
+            }
+        }
+    }
+
+    /// Forgets a session and its subscriptions.
+    pub(crate) fn remove_session(&self, entry: &Arc<SessionEntry>) {
+        self.remove_subscriptions(entry, &entry.set_subscriptions(Vec::new()));
+        if let Some(mut sessions) = self.sessions.get_mut(&user_of(entry)) {
+            sessions.retain(|known| !Arc::ptr_eq(known, entry));
+        }
+        self.sessions.remove_if(&user_of(entry), |_, sessions| sessions.is_empty());
+    }
+
+    /// Indexes a subscription that the entry holds.
+    pub(crate) fn subscribe(&self, entry: &Arc<SessionEntry>, subscription: &Subscription) {
+        if is_by_membership(entry, subscription) {
+            return;
+        }
+        let subscriber = Subscriber { entry: entry.clone(), subscription: subscription.clone() };
+        // The map's guard is held until the insert is done, or an empty tree could be dropped between.
+        let tree = self
+            .trees
+            .entry(entry.principal.tenant)
+            .or_insert_with(|| Arc::new(RwLock::new(TopicTree::new())));
+        tree.write().insert(&subscription.filter, subscriber, |known| is_same(known, entry, subscription));
+    }
+
+    pub(crate) fn unsubscribe(&self, entry: &Arc<SessionEntry>, subscription: &Subscription) {
+        if is_by_membership(entry, subscription) {
+            return;
+        }
+        let tree = self.trees.get(&entry.principal.tenant).map(|tree| tree.clone());
+        if let Some(tree) = tree {
+            tree.write().remove(&subscription.filter, |known| is_same(known, entry, subscription));
+        }
+    }
+
+    /// Puts `subscriptions` in the place of those that the entry holds.
+    pub(crate) fn replace_subscriptions(&self, entry: &Arc<SessionEntry>, subscriptions: Vec<Subscription>) {
+        for subscription in &subscriptions {
+            self.subscribe(entry, subscription);
+        }
+        let mut gone = entry.set_subscriptions(subscriptions);
+        entry.with_subscriptions(|held| gone.retain(|old| !held.iter().any(|new| new.filter == old.filter)));
+        self.remove_subscriptions(entry, &gone);
+    }
+
+    /// Would a session that outlives its connection want this message again? If so, it is stored.
+    pub(crate) fn has_stored_subscriber(&self, tenant: TenantId, topic: &TopicName) -> bool {
+        let mut wanted = false;
+        self.with_tree(tenant, |tree| {
+            tree.matching(topic, |subscriber| {
+                wanted |=
+                    subscriber.entry.is_stored() && subscriber.subscription.options.qos != QoS::AtMostOnce;
+            });
+        });
+        wanted
+    }
+
+    /// Posts a message to every live session that it is for.
+    pub(crate) fn fan_out(&self, record: &Arc<Record>) {
+        let tenant = record.message.tenant;
+        if self.policy.topics(tenant) == Some(TopicPolicy::Membership)
+            && let TopicScope::Conversation(conversation) = record.scope()
+        {
+            for member in self.policy.members(tenant, conversation).as_deref().unwrap_or_default() {
+                if record.offset().is_some_and(|offset| offset <= member.since) {
+                    continue;
+                }
+                let Some(sessions) = self.sessions.get(&(tenant, member.user)) else { continue };
+                for entry in sessions.iter() {
+                    if let Some(grant) = entry.grant(record, record.message.publisher) {
+                        post(entry, record, grant);
+                    }
+                }
+            }
+            return;
+        }
+        let mut matches: Vec<(Arc<SessionEntry>, Grant)> = Vec::new();
+        self.with_tree(tenant, |tree| {
+            let mut found: smallvec::SmallVec<[&Subscriber; 16]> = smallvec::SmallVec::new();
+            tree.matching(&record.message.topic, |subscriber| found.push(subscriber));
+            // Overlapping subscriptions of one session come to stand side by side.
+            if found.len() > 1 {
+                found.sort_by_key(|subscriber| Arc::as_ptr(&subscriber.entry));
+            }
+            for subscriber in found {
+                match matches.last_mut() {
+                    Some((entry, grant)) if Arc::ptr_eq(entry, &subscriber.entry) => {
+                        grant.merge(&subscriber.subscription, record);
+                    }
+                    _ => {
+                        matches.push((subscriber.entry.clone(), Grant::of(&subscriber.subscription, record)))
+                    }
+                }
+            }
+        });
+        for (entry, grant) in matches {
+            post(&entry, record, grant);
+        }
+    }
+
+    fn with_tree(&self, tenant: TenantId, read: impl FnOnce(&TopicTree<Subscriber>)) {
+        let tree = self.trees.get(&tenant).map(|tree| tree.clone());
+        if let Some(tree) = tree {
+            read(&tree.read());
+        }
+    }
+
+    fn remove_subscriptions(&self, entry: &Arc<SessionEntry>, subscriptions: &[Subscription]) {
+        for subscription in subscriptions {
+            self.unsubscribe(entry, subscription);
+        }
+        self.trees.remove_if(&entry.principal.tenant, |_, tree| tree.read().is_empty());
+    }
+}
+
+fn post(entry: &Arc<SessionEntry>, record: &Arc<Record>, grant: Grant) {
+    let delivery = Delivery { record: record.clone(), grant };
+    if entry.post(delivery) == Posted::Dropped && entry.is_owned() {
+        dropped(Drop::MailboxFull);
+    }
+}
+
+fn user_of(entry: &SessionEntry) -> (TenantId, UserId) {
+    (entry.principal.tenant, entry.principal.user)
+}
+
+/// Is the subscription found through its user's conversations, and not through the tree?
+fn is_by_membership(entry: &SessionEntry, subscription: &Subscription) -> bool {
+    entry.principal.topics == TopicPolicy::Membership && subscription.filter.as_str().starts_with("c/")
+}
+
+fn is_same(known: &Subscriber, entry: &Arc<SessionEntry>, subscription: &Subscription) -> bool {
+    Arc::ptr_eq(&known.entry, entry) && known.subscription.filter == subscription.filter
+}

@@ -1,0 +1,40 @@
+//! What every connection shares. Fields are handles; each names the one who owns the state behind it.
+
+use std::sync::Arc;
+
+use sotto_auth::{Authenticator, Policy};
+use sotto_keyring::Keyring;
+use sotto_model::TenantId;
+use sotto_storage::Store;
+use sotto_storage::committer::Committer;
+use sotto_storage::session_writer::SessionWriter;
+use sotto_storage::tail::Tail;
+use tokio::sync::Semaphore;
+
+use crate::audit::Audit;
+use crate::clock::SystemClock;
+use crate::commits::Commits;
+use crate::devices::Devices;
+use crate::record::Record;
+use crate::registry::Registry;
+use crate::router::Router;
+
+pub(crate) struct Services {
+    pub(crate) clock: Arc<SystemClock>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) keyring: Keyring,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) committer: Committer<Commits>,
+    pub(crate) commits: Arc<Commits>,
+    pub(crate) sessions: SessionWriter,
+    pub(crate) tail: Arc<Tail<Record>>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) devices: Arc<Devices>,
+    pub(crate) audit: Audit,
+    /// Permits for argon2id: each holds 19 MiB while it runs.
+    pub(crate) password_checks: Arc<Semaphore>,
+    /// The tenant of clients without a user name, where there is one.
+    pub(crate) anonymous_tenant: Option<TenantId>,
+}

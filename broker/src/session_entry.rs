@@ -1,0 +1,402 @@
+//! One session as the rest of the node sees it: who it is, what it subscribes to, and its mailbox.
+//!
+//! An entry lives as long as its session, connected or not. Whoever has something for a session puts it in
+//! the mailbox and wakes the connection; the connection alone takes it out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::task::Waker;
+
+use futures::task::AtomicWaker;
+use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
+use sotto_model::limits::{MAILBOX_BYTES_MAX, MAILBOX_RECORDS_MAX};
+use sotto_model::{PacketId, Principal, QoS, Subscription};
+use sotto_mqtt::reason::ReasonCode;
+use sotto_storage::session_store::SessionRef;
+use tokio::sync::oneshot;
+
+use crate::record::Record;
+
+/// Names a connection for as long as the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ConnectionId(u64);
+
+impl ConnectionId {
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A message for this session, and how its subscriptions want it.
+#[derive(Clone)]
+pub(crate) struct Delivery {
+    pub(crate) record: Arc<Record>,
+    pub(crate) grant: Grant,
+}
+
+/// What the matching subscriptions of one session grant together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// The lower of the message's and the highest subscribed. [MQTT-3.3.5-1]
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) identifiers: SmallVec<[u32; 2]>,
+}
+
+/// What the node tells a connection to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Another connection takes the session over. [MQTT-3.1.4-3]
+    TakenOver,
+    /// The user or the tenant is gone.
+    Revoked,
+    /// The client was silent for one and a half times its Keep Alive, or does not read. [MQTT-3.1.2-22]
+    TimedOut,
+    ShutDown,
+}
+
+impl Command {
+    pub(crate) fn reason(self) -> ReasonCode {
+        match self {
+            Self::TakenOver => ReasonCode::SessionTakenOver,
+            Self::Revoked => ReasonCode::NotAuthorized,
+            Self::TimedOut => ReasonCode::KeepAliveTimeout,
+            Self::ShutDown => ReasonCode::ServerShuttingDown,
+        }
+    }
+}
+
+/// What became of a message put in a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Posted {
+    Taken,
+    /// Nobody is connected, or the session reads the log at its own pace: it will come by it there.
+    FromLog,
+    /// A message that is in no log found no room.
+    Dropped,
+}
+
+pub(crate) struct SessionEntry {
+    pub(crate) principal: Principal,
+    /// Written by the owner (SUBSCRIBE, UNSUBSCRIBE) and at start; read by whoever routes.
+    subscriptions: RwLock<Vec<Subscription>>,
+    /// Locked by routers, the committer and the owner, for a few instructions each.
+    mailbox: Mutex<Mailbox>,
+    waker: AtomicWaker,
+    /// Seconds on the node's clock after which the sweep ends the connection; 0: never.
+    deadline_seconds: AtomicU32,
+    /// The stored progress is older than the session's.
+    unsaved: AtomicBool,
+    /// Outlives its connection.
+    stored: AtomicBool,
+}
+
+struct Mailbox {
+    owner: Option<ConnectionId>,
+    /// The connection that waits for the session to be free.
+    successor: Option<oneshot::Sender<()>>,
+    session: Option<SessionRef>,
+    queue: VecDeque<Delivery>,
+    queued_bytes: usize,
+    /// Set once the owner takes live messages.
+    live: bool,
+    /// The session reads the log from its cursor: messages of the log are not queued.
+    behind: bool,
+    decided: Vec<(PacketId, ReasonCode)>,
+    command: Option<Command>,
+}
+
+/// What the owner found in its mailbox.
+#[derive(Default)]
+pub(crate) struct Post {
+    pub(crate) decided: Vec<(PacketId, ReasonCode)>,
+    pub(crate) command: Option<Command>,
+    pub(crate) behind: bool,
+}
+
+impl SessionEntry {
+    pub(crate) fn new(principal: Principal) -> Self {
+        Self {
+            principal,
+            subscriptions: RwLock::new(Vec::new()),
+            mailbox: Mutex::new(Mailbox {
+                owner: None,
+                successor: None,
+                session: None,
+                queue: VecDeque::new(),
+                queued_bytes: 0,
+                live: false,
+                behind: false,
+                decided: Vec::new(),
+                command: None,
+            }),
+            waker: AtomicWaker::new(),
+            deadline_seconds: AtomicU32::new(0),
+            unsaved: AtomicBool::new(false),
+            stored: AtomicBool::new(false),
+        }
+    }
+
+    // ---- ownership: called by the registry ----
+
+    /// Makes `connection` the owner if there is none; otherwise tells the owner to go and returns what
+    /// resolves when it has. Only the last to ask is served.
+    pub(crate) fn claim(&self, connection: ConnectionId) -> Result<(), oneshot::Receiver<()>> {
+        let mut mailbox = self.mailbox.lock();
+        if mailbox.owner.is_none() {
+            mailbox.owner = Some(connection);
+            return Ok(());
+        }
+        let (free, freed) = oneshot::channel();
+        mailbox.successor = Some(free);
+        mailbox.command = Some(Command::TakenOver);
+        drop(mailbox);
+        self.waker.wake();
+        Err(freed)
+    }
+
+    /// The owner lets go: what was queued for it is forgotten, and whoever waits is told.
+    pub(crate) fn release(&self, connection: ConnectionId) {
+        let mut mailbox = self.mailbox.lock();
+        if mailbox.owner != Some(connection) {
+            return;
+        }
+        mailbox.owner = None;
+        mailbox.live = false;
+        mailbox.behind = false;
+        mailbox.queue = VecDeque::new();
+        mailbox.queued_bytes = 0;
+        mailbox.decided = Vec::new();
+        mailbox.command = None;
+        self.deadline_seconds.store(0, Ordering::Relaxed);
+        self.unsaved.store(false, Ordering::Relaxed);
+        if let Some(successor) = mailbox.successor.take() {
+            // A successor that has given up is gone; the entry is free all the same.
+            let _ = successor.send(());
+        }
+    }
+
+    pub(crate) fn is_owned(&self) -> bool {
+        self.mailbox.lock().owner.is_some()
+    }
+
+    pub(crate) fn set_stored(&self, session: Option<SessionRef>) {
+        self.mailbox.lock().session = session;
+        self.stored.store(session.is_some(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn stored(&self) -> Option<SessionRef> {
+        self.mailbox.lock().session
+    }
+
+    /// Outlives its connection.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.stored.load(Ordering::Relaxed)
+    }
+
+    // ---- posting: called by whoever has something for the session ----
+
+    pub(crate) fn post(&self, delivery: Delivery) -> Posted {
+        let logged = delivery.record.commit.is_some();
+        let mut mailbox = self.mailbox.lock();
+        if !mailbox.live {
+            return if logged { Posted::FromLog } else { Posted::Dropped };
+        }
+        // A message of the log granted QoS 0 is not read again: it goes the way of those in no log.
+        let again = logged && delivery.grant.qos != QoS::AtMostOnce;
+        if again && mailbox.behind {
+            return Posted::FromLog;
+        }
+        let bytes = delivery.record.message.bytes();
+        let full = mailbox.queue.len() >= MAILBOX_RECORDS_MAX
+            || mailbox.queued_bytes + bytes > MAILBOX_BYTES_MAX && !mailbox.queue.is_empty();
+        if full && !again {
+            return Posted::Dropped;
+        }
+        if full {
+            // It reads the log from its cursor on; what is in no log stays.
+            let kept = |delivery: &Delivery| {
+                delivery.record.commit.is_none() || delivery.grant.qos == QoS::AtMostOnce
+            };
+            mailbox.queue.retain(kept);
+            mailbox.queue.shrink_to_fit();
+            mailbox.queued_bytes = mailbox.queue.iter().map(|kept| kept.record.message.bytes()).sum();
+            mailbox.behind = true;
+            drop(mailbox);
+            self.waker.wake();
+            return Posted::FromLog;
+        }
+        mailbox.queue.push_back(delivery);
+        mailbox.queued_bytes += bytes;
+        let first = mailbox.queue.len() == 1;
+        drop(mailbox);
+        if first {
+            self.waker.wake();
+        }
+        Posted::Taken
+    }
+
+    /// A PUBLISH of this connection was committed or refused.
+    pub(crate) fn decide(&self, connection: ConnectionId, packet_id: PacketId, outcome: ReasonCode) {
+        let mut mailbox = self.mailbox.lock();
+        if mailbox.owner != Some(connection) {
+            return;
+        }
+        mailbox.decided.push((packet_id, outcome));
+        let first = mailbox.decided.len() == 1;
+        drop(mailbox);
+        if first {
+            self.waker.wake();
+        }
+    }
+
+    pub(crate) fn command(&self, command: Command) {
+        let mut mailbox = self.mailbox.lock();
+        if mailbox.owner.is_none() {
+            return;
+        }
+        mailbox.command.get_or_insert(command);
+        drop(mailbox);
+        self.waker.wake();
+    }
+
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    pub(crate) fn is_past_deadline(&self, now_seconds: u32) -> bool {
+        let deadline = self.deadline_seconds.load(Ordering::Relaxed);
+        deadline != 0 && now_seconds >= deadline
+    }
+
+    pub(crate) fn is_unsaved(&self) -> bool {
+        self.unsaved.load(Ordering::Relaxed)
+    }
+
+    // ---- called by the owner ----
+
+    pub(crate) fn register_waker(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    pub(crate) fn set_deadline_seconds(&self, deadline: u32) {
+        self.deadline_seconds.store(deadline, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_unsaved(&self, unsaved: bool) {
+        self.unsaved.store(unsaved, Ordering::Relaxed);
+    }
+
+    /// From here on live messages are queued; with `behind`, those of the log are not, and are to be read.
+    pub(crate) fn go_live(&self, behind: bool) {
+        let mut mailbox = self.mailbox.lock();
+        mailbox.live = true;
+        mailbox.behind = behind;
+    }
+
+    /// The owner has read the log up to its head: messages committed from here on are queued. It must look
+    /// at the head once more, for what was committed in between.
+    pub(crate) fn rejoin(&self) {
+        self.mailbox.lock().behind = false;
+    }
+
+    pub(crate) fn take_post(&self) -> Post {
+        let mut mailbox = self.mailbox.lock();
+        Post {
+            decided: std::mem::take(&mut mailbox.decided),
+            command: mailbox.command.take(),
+            behind: mailbox.behind,
+        }
+    }
+
+    pub(crate) fn next_delivery(&self) -> Option<Delivery> {
+        let mut mailbox = self.mailbox.lock();
+        let delivery = mailbox.queue.pop_front()?;
+        mailbox.queued_bytes -= delivery.record.message.bytes();
+        if mailbox.queue.is_empty() {
+            mailbox.queue = VecDeque::new();
+        }
+        Some(delivery)
+    }
+
+    /// Is there nothing queued, and nothing to be read from the log?
+    pub(crate) fn is_drained(&self) -> bool {
+        let mailbox = self.mailbox.lock();
+        mailbox.queue.is_empty() && !mailbox.behind
+    }
+
+    // ---- subscriptions ----
+
+    /// Returns whether the filter is new to the session.
+    pub(crate) fn subscribe(&self, subscription: Subscription) -> bool {
+        let mut subscriptions = self.subscriptions.write();
+        let known = subscriptions.iter_mut().find(|known| known.filter == subscription.filter);
+        match known {
+            Some(known) => {
+                // The subscription is replaced; what it already held for it holds. [MQTT-3.8.4-3]
+                let since = known.since;
+                *known = Subscription { since, ..subscription };
+                false
+            }
+            None => {
+                subscriptions.push(subscription);
+                true
+            }
+        }
+    }
+
+    pub(crate) fn unsubscribe(&self, filter: &str) -> Option<Subscription> {
+        let mut subscriptions = self.subscriptions.write();
+        let at = subscriptions.iter().position(|known| known.filter.as_subscribed() == filter)?;
+        let gone = subscriptions.swap_remove(at);
+        subscriptions.shrink_to_fit();
+        Some(gone)
+    }
+
+    pub(crate) fn set_subscriptions(&self, subscriptions: Vec<Subscription>) -> Vec<Subscription> {
+        std::mem::replace(&mut *self.subscriptions.write(), subscriptions)
+    }
+
+    pub(crate) fn with_subscriptions<T>(&self, read: impl FnOnce(&[Subscription]) -> T) -> T {
+        read(&self.subscriptions.read())
+    }
+
+    /// What the session's own subscriptions grant for a message; `None` where none matches.
+    pub(crate) fn grant(&self, record: &Record, connection: Option<ConnectionId>) -> Option<Grant> {
+        let own = connection.is_some() && record.message.publisher == connection;
+        self.with_subscriptions(|subscriptions| {
+            let matching = subscriptions.iter().filter(|known| {
+                !(own && known.options.no_local) && known.filter.matches(&record.message.topic)
+            });
+            let mut grant: Option<Grant> = None;
+            for known in matching {
+                match &mut grant {
+                    None => grant = Some(Grant::of(known, record)),
+                    Some(grant) => grant.merge(known, record),
+                }
+            }
+            grant
+        })
+    }
+}
+
+impl Grant {
+    pub(crate) fn of(subscription: &Subscription, record: &Record) -> Self {
+        Self {
+            qos: subscription.options.qos.min(record.message.qos),
+            // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+            retain: record.message.retain && subscription.options.retain_as_published,
+            identifiers: subscription.identifier.into_iter().collect(),
+        }
+    }
+
+    /// Overlapping subscriptions: one copy, at the highest QoS, with every identifier.
+    pub(crate) fn merge(&mut self, subscription: &Subscription, record: &Record) {
+        self.qos = self.qos.max(subscription.options.qos.min(record.message.qos));
+        self.retain |= record.message.retain && subscription.options.retain_as_published;
+        self.identifiers.extend(subscription.identifier);
+    }
+}

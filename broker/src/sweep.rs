@@ -1,0 +1,65 @@
+//! One round a second over all sessions instead of a timer each: Keep Alive, progress to be kept, expiry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::gauge;
+use sotto_model::Clock;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::flush_hot;
+use crate::open_files::OpenFiles;
+use crate::services::Services;
+use crate::session_entry::Command;
+
+const ROUND: Duration = Duration::from_secs(1);
+/// Rounds between two looks for expired sessions.
+const EXPIRY_EVERY_ROUNDS: u64 = 5;
+/// Sessions expired in one look.
+const EXPIRED_PER_LOOK_MAX: usize = 1000;
+
+pub(crate) async fn sweep(services: Arc<Services>, stop: CancellationToken) {
+    let mut rounds = tokio::time::interval(ROUND);
+    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for round in 0_u64.. {
+        tokio::select! {
+            _ = rounds.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        round_over_sessions(&services);
+        flush_hot();
+        OpenFiles::read().report();
+        if round % EXPIRY_EVERY_ROUNDS == 0 {
+            expire(&services).await;
+        }
+    }
+}
+
+fn round_over_sessions(services: &Services) {
+    let now = services.clock.seconds();
+    let mut subscriptions = 0_usize;
+    services.registry.for_each(|entry| {
+        subscriptions += entry.with_subscriptions(<[_]>::len);
+        if entry.is_past_deadline(now) {
+            entry.command(Command::TimedOut);
+        } else if entry.is_unsaved() {
+            entry.wake();
+        }
+    });
+    gauge!("sotto_sessions").set(count(services.registry.len()));
+    gauge!("sotto_subscriptions").set(count(subscriptions));
+}
+
+async fn expire(services: &Services) {
+    // A store that is away keeps its sessions until it is back.
+    let Ok(expired) = services.store.expire(services.clock.unix_now(), EXPIRED_PER_LOOK_MAX).await else {
+        return;
+    };
+    for (tenant, client_id) in expired {
+        services.registry.expire(tenant, &client_id);
+    }
+}
+
+fn count(number: usize) -> f64 {
+    u32::try_from(number).map_or(f64::MAX, f64::from)
+}
