@@ -29,7 +29,7 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        assert_eq!(parse("120", NOW), Some(Duration::from_secs(120)));
+        assert_eq!(parse("120", NOW), Some(Duration::from_mins(2)));
         assert_eq!(parse(" 0 ", NOW), Some(Duration::ZERO));
         assert_eq!(parse("Sun, 06 Nov 1994 08:50:37 GMT", NOW), Some(Duration::from_mins(1)));
         assert_eq!(parse("Sunday, 06-Nov-94 08:50:37 GMT", NOW), Some(Duration::from_mins(1)));

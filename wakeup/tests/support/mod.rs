@@ -1,0 +1,7 @@
+//! A real store, a real committer, and a push service of the tests' own: HTTPS on loopback.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub(crate) mod clock;
+pub(crate) mod house;
+pub(crate) mod push_service;
