@@ -205,7 +205,6 @@ impl<S: CommitSink> Writer<S> {
                     Ok((first, second)) => parts.extend([second, first]),
                     Err(item) => {
                         metrics::counter!("sotto_commit_refused_total").increment(1);
-                        tracing::error!(%error, "the store refuses a message");
                         self.sink.refused(item, &error);
                     }
                 },

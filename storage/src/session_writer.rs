@@ -281,10 +281,14 @@ impl Part {
             let second = Self { ops: self.ops.split_off(middle), waiting: self.waiting.split_off(middle) };
             return Some((self, second));
         }
-        tracing::error!(%error, "the store refuses a session change");
-        if let Some(caller) = self.waiting.pop().and_then(|waiting| waiting.reply) {
-            // A caller that has gone needs no answer.
-            let _ = caller.send(Err(error));
+        let caller = self.waiting.pop().and_then(|waiting| waiting.reply);
+        // The error ends here where nobody hears of it.
+        let unheard = match caller {
+            Some(caller) => caller.send(Err(error)).err(),
+            None => Some(Err(error)),
+        };
+        if let Some(Err(error)) = unheard {
+            tracing::error!(%error, "the store refuses a session change");
         }
         None
     }

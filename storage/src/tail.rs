@@ -35,6 +35,7 @@ pub struct Tail<R> {
     /// Locked by the committer alone, to push; reads lock their tenant's index only.
     eviction: Mutex<Eviction<R>>,
     bytes_max: usize,
+    bytes_gauge: metrics::Gauge,
 }
 
 /// How far a tenant's log has come, as connections see it.
@@ -55,12 +56,14 @@ pub struct TailPage<R> {
 
 impl<R: TailRecord> Tail<R> {
     /// An empty tail of logs that have come as far as `heads` says ([`crate::message_log::MessageLog::heads`]).
+    /// The metrics recorder must be installed before.
     pub fn new(bytes_max: usize, heads: impl IntoIterator<Item = (TenantId, Offset)>) -> Self {
         let tenants = heads.into_iter().map(|(tenant, head)| (tenant, Arc::new(TenantTail::new(head))));
         Self {
             tenants: tenants.collect(),
             eviction: Mutex::new(Eviction { oldest_first: VecDeque::new(), bytes: 0 }),
             bytes_max,
+            bytes_gauge: metrics::gauge!("sotto_tail_bytes"),
         }
     }
 
@@ -89,7 +92,7 @@ impl<R: TailRecord> Tail<R> {
             eviction.bytes -= held_bytes(&*oldest);
             tenant.index.write().evict(&*oldest);
         }
-        metrics::gauge!("sotto_tail_bytes").set(as_f64(eviction.bytes));
+        self.bytes_gauge.set(as_f64(eviction.bytes));
     }
 
     /// Records with an offset in `(after, up_to]` that any selector matches after its own `after`. `None`
