@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Version;
@@ -11,6 +12,7 @@ use sotto_model::{Clock, UnixMillis};
 use sotto_storage::outbox::Outbox;
 use sotto_storage::push_registry::PushRegistry;
 use sotto_wakeup::{PushOutcome, PushToken, UnifiedPush, Urgency, Wakeup};
+use support::flaky_outbox::FlakyOutbox;
 use support::house::{House, TENANT};
 use support::push_service::PushService;
 
@@ -138,7 +140,7 @@ async fn an_endpoint_inside_the_operator_s_network_is_not_even_connected_to() {
     for endpoint in [service.endpoint(), service.endpoint().replace("localhost", "127.0.0.1")] {
         let mut house = House::with_sleeping_phone(&endpoint).await;
         let pusher = UnifiedPush::new(house.clock.clone(), [], Some(service.root_pem())).expect("a client");
-        house.start(std::sync::Arc::new(pusher));
+        house.start(Arc::new(pusher));
         house.publish(1).await;
         service.received_exactly(0).await;
         assert_eq!(house.dead_letters().await, ["address is not permitted"]);
@@ -209,5 +211,43 @@ async fn a_process_that_dies_after_the_push_costs_one_push_more_when_its_lease_h
     service.received_exactly(2).await;
     house.clock.advance(Duration::from_hours(1));
     service.received_exactly(2).await;
+    house.shut().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_away_delays_wakeups_and_loses_none() {
+    let service = PushService::start(&BOTH).await;
+    let mut house = House::with_sleeping_phone(&service.endpoint()).await;
+    let outbox = Arc::new(FlakyOutbox::new(house.store.clone()));
+    outbox.set_away(true);
+    house.start_with(outbox.clone(), house.pusher(&service));
+    house.publish(4).await;
+    service.received_exactly(0).await;
+    outbox.set_away(false);
+    service.received_exactly(1).await;
+    house.shut().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settlement_that_the_store_did_not_take_is_tried_again_and_not_the_push() {
+    let service = PushService::start(&BOTH).await;
+    let mut house = House::with_sleeping_phone(&service.endpoint()).await;
+    let outbox = Arc::new(FlakyOutbox::new(house.store.clone()));
+    outbox.lose_settlements(true);
+    house.start_with(outbox.clone(), house.pusher(&service));
+    house.publish(1).await;
+    service.received_exactly(1).await;
+    outbox.lose_settlements(false);
+    let mut due = 1;
+    for _ in 0..40 {
+        due = house.store.lag().await.expect("asked").wakeups_due;
+        if due == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert_eq!(due, 0, "it is settled");
+    house.clock.advance(Duration::from_hours(1));
+    service.received_exactly(1).await;
     house.shut().await;
 }

@@ -39,7 +39,6 @@ pub(crate) struct House {
     committer: Committer<Fanout>,
     sessions: SessionWriter,
     phone: DeviceId,
-    committed: Signal,
     fanout: Arc<Fanout>,
     tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -96,7 +95,6 @@ impl House {
             committer,
             sessions,
             phone,
-            committed: Signal::default(),
             fanout,
             tasks,
             stop,
@@ -132,14 +130,13 @@ impl House {
     }
 
     pub(crate) fn start(&mut self, pusher: Arc<dyn Pusher>) {
-        let service = WakeupService {
-            outbox: self.store.clone(),
-            keyring: self.keyring.clone(),
-            pusher,
-            clock: self.clock.clone(),
-        };
-        self.committed = service.start(&self.tasks, &self.stop);
-        *self.fanout.ring.lock() = self.committed.clone();
+        self.start_with(self.store.clone(), pusher);
+    }
+
+    pub(crate) fn start_with(&mut self, outbox: Arc<dyn Outbox>, pusher: Arc<dyn Pusher>) {
+        let service =
+            WakeupService { outbox, keyring: self.keyring.clone(), pusher, clock: self.clock.clone() };
+        *self.fanout.ring.lock() = service.start(&self.tasks, &self.stop);
     }
 
     pub(crate) async fn connect(&self) -> OpenedSession {

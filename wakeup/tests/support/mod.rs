@@ -3,5 +3,6 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod clock;
+pub(crate) mod flaky_outbox;
 pub(crate) mod house;
 pub(crate) mod push_service;
