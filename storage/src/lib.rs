@@ -5,6 +5,8 @@ pub mod audit;
 mod batch;
 pub mod budget;
 pub mod committer;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod directory;
 pub mod error;
 pub mod group_commit;

@@ -14,7 +14,7 @@ use crate::error::During;
 use crate::log_id::TenantNo;
 use crate::number::{count_to_row, from_row, millis, narrow, to_row};
 use crate::store::SqliteStore;
-use crate::wakes::asleep;
+use crate::wakes::{asleep, forget_wake};
 
 #[async_trait]
 impl Outbox for SqliteStore {
@@ -234,36 +234,31 @@ async fn claim(
         .fetch_one(&mut *connection)
         .await
         .during(OPERATION)?;
-    sqlx::query(concat!(
+    let mut rows: Vec<ClaimedRow> = sqlx::query_as(concat!(
         "UPDATE wakes SET lease = ?3, lease_until_at_ms = ?4
          WHERE (tenant_no, device_id) IN (
              SELECT tenant_no, device_id FROM wakes
              WHERE sent = 0 AND next_attempt_at_ms <= ?1 AND lease_until_at_ms <= ?1 AND ",
         asleep!(),
-        "    ORDER BY next_attempt_at_ms LIMIT ?2)"
+        "    ORDER BY next_attempt_at_ms LIMIT ?2)
+         RETURNING (SELECT tenant_id FROM tenants WHERE tenants.tenant_no = wakes.tenant_no), device_id,
+             attempts, due_since_at_ms,
+             (SELECT platform FROM push_registrations AS registration
+              WHERE (registration.tenant_no, registration.device_id) = (wakes.tenant_no, wakes.device_id)),
+             (SELECT sealed_token FROM push_registrations AS registration
+              WHERE (registration.tenant_no, registration.device_id) = (wakes.tenant_no, wakes.device_id)),
+             (SELECT registered_at_ms FROM push_registrations AS registration
+              WHERE (registration.tenant_no, registration.device_id) = (wakes.tenant_no, wakes.device_id))"
     ))
     .bind(to_row(now.0))
     .bind(count_to_row(limit))
     .bind(lease)
     .bind(to_row(lease_until.0))
-    .execute(&mut *connection)
-    .await
-    .during(OPERATION)?;
-    // Not RETURNING: it sees no table but the updated one.
-    let rows: Vec<ClaimedRow> = sqlx::query_as(
-        "SELECT tenants.tenant_id, wakes.device_id, wakes.attempts, wakes.due_since_at_ms,
-                registration.platform, registration.sealed_token, registration.registered_at_ms
-         FROM wakes
-         JOIN push_registrations AS registration USING (tenant_no, device_id)
-         JOIN tenants USING (tenant_no)
-         WHERE wakes.sent = 0 AND wakes.next_attempt_at_ms <= ? AND wakes.lease = ?
-         ORDER BY wakes.due_since_at_ms",
-    )
-    .bind(to_row(now.0))
-    .bind(lease)
     .fetch_all(connection)
     .await
     .during(OPERATION)?;
+    // The longest due first.
+    rows.sort_unstable_by_key(|row| row.3);
     rows.into_iter()
         .map(|(tenant, device, attempts, due_since, platform, sealed_token, registered_at)| {
             Ok(ClaimedWakeup {
@@ -373,5 +368,5 @@ async fn bury(
     .execute(&mut *connection)
     .await
     .during(OPERATION)?;
-    crate::wakes::forget_wake(connection, tenant, wakeup.device).await
+    forget_wake(connection, tenant, wakeup.device).await
 }

@@ -1,0 +1,163 @@
+//! What every backend must do, as tests. A backend plugs in with a function that makes an empty store:
+//!
+//! ```ignore
+//! use sotto_storage::conformance::Fresh;
+//!
+//! async fn fresh() -> Fresh {
+//!     let folder = tempfile::tempdir().expect("temporary folder");
+//!     let store = SqliteStore::open(&folder.path().join("sotto.db")).await.expect("open");
+//!     Fresh { store: Arc::new(store), keep: Box::new(folder) }
+//! }
+//!
+//! sotto_storage::conformance_tests!(fresh);
+//! ```
+//!
+//! The macro writes one `#[tokio::test]` for each case, in a module for each trait. The messages in them
+//! are sealed for real, with keys that the backend itself keeps.
+
+pub mod audit;
+pub mod directory;
+pub mod fixture;
+pub mod key_store;
+pub mod message_log;
+pub mod outbox;
+pub mod push_registry;
+pub mod retained;
+pub mod session_store;
+
+pub use fixture::{Fixture, Fresh};
+
+/// Expands to the whole suite. `$fresh` names an `async fn() -> Fresh` beside the call.
+#[macro_export]
+macro_rules! conformance_tests {
+    ($fresh:ident) => {
+        $crate::conformance_group!($fresh, message_log,
+            an_empty_store_answers
+            offsets_start_at_one_and_rise_in_the_order_of_the_batch
+            each_tenant_counts_for_itself
+            a_batch_repeated_under_its_number_is_committed_once
+            a_batch_number_is_not_given_to_another_batch
+            claiming_again_returns_the_last_batch_number
+            a_message_comes_back_as_it_was_appended
+            a_page_is_cut_after_its_records
+            a_page_is_cut_before_its_bytes_are_exceeded
+            pages_join_without_gap_or_repetition
+            a_selector_holds_after_its_own_offset
+            a_message_is_returned_once_however_many_selectors_match_it
+            wildcards_select_what_filters_match
+            a_wildcard_wider_than_any_bound_is_read_to_the_end
+            a_page_ends_at_its_bounds
+            one_tenant_never_sees_another_s_messages
+            what_is_at_or_before_the_head_is_seen_whole
+            messages_are_got_by_offset
+            an_exactly_once_packet_id_is_committed_with_its_message
+            an_exactly_once_packet_id_of_a_session_that_is_gone_is_no_error
+        );
+        $crate::conformance_group!($fresh, retained,
+            the_last_retained_message_of_a_topic_stands
+            a_clearing_message_leaves_nothing_retained
+            changes_within_a_batch_are_made_in_its_order
+            an_expired_retained_message_is_not_returned
+            retained_messages_are_selected_by_filter_and_ordered_by_topic
+            retained_messages_are_returned_up_to_the_limit
+        );
+        $crate::conformance_group!($fresh, session_store,
+            a_new_session_begins_at_the_head_given
+            a_session_is_taken_up_as_it_was_left
+            a_takeover_fences_every_operation_of_the_older_generation
+            operations_of_a_deleted_session_are_fenced
+            clean_start_forgets_what_was_stored
+            a_client_id_names_a_session_within_its_tenant
+            another_user_s_session_is_not_taken_up
+            a_subscription_is_replaced_by_filter_as_subscribed
+            operations_of_one_call_are_applied_in_their_order
+            saving_replaces_what_was_in_flight
+            a_released_packet_id_is_free_again
+            closing_with_an_expiry_of_zero_deletes_the_session
+            an_expired_session_is_not_taken_up
+            sessions_expire_when_their_time_has_come
+            sessions_are_listed_by_id_with_their_subscriptions
+            sessions_of_a_dead_process_are_disconnected
+            recovered_sessions_that_are_behind_are_woken
+        );
+        $crate::conformance_group!($fresh, outbox,
+            many_messages_make_one_wakeup_due
+            the_sender_is_not_woken
+            a_connected_device_is_not_woken
+            a_session_that_is_up_to_date_is_not_woken
+            a_member_since_later_is_not_woken
+            a_device_without_registration_or_session_is_not_woken
+            an_expired_session_is_not_woken
+            a_message_to_an_inbox_wakes_its_user
+            a_message_that_wakes_nobody_leaves_no_outbox_row
+            a_message_that_has_expired_wakes_nobody
+            a_message_outside_conversations_wakes_nobody
+            the_relay_takes_no_more_rows_than_its_limit
+            closing_behind_makes_a_wakeup_due
+            closing_up_to_date_makes_none_due
+            closing_with_something_in_flight_makes_a_wakeup_due
+            one_s_own_messages_do_not_count_as_behind
+            messages_from_before_the_membership_do_not_count_as_behind
+            nothing_more_is_sent_until_the_device_has_been_back
+            a_claim_holds_until_its_lease_ends
+            a_claim_takes_no_more_than_its_limit
+            a_settlement_under_an_older_lease_changes_nothing
+            a_device_that_returns_is_no_longer_due
+            a_returned_device_is_not_claimed
+            a_deleted_session_s_wakeup_is_not_claimed
+            a_retry_waits_for_its_time_and_is_counted
+            an_invalid_token_takes_its_registration_along
+            a_token_registered_anew_survives_the_refusal_of_the_old_one
+            a_wakeup_given_up_is_kept_as_a_dead_letter
+            old_dead_letters_are_purged
+            the_lag_counts_what_waits
+        );
+        $crate::conformance_group!($fresh, directory,
+            every_change_raises_the_revision_and_writes_one_audit_row
+            a_refused_change_leaves_no_trace
+            a_snapshot_holds_all_that_was_made
+            names_are_unique_within_their_tenant
+            a_tenant_s_things_are_missing_in_another
+            a_device_is_made_once
+            a_user_has_a_bounded_number_of_devices
+            a_membership_holds_since_the_head
+            all_that_a_user_had_goes_with_the_user
+            memberships_go_with_their_conversation
+        );
+        $crate::conformance_group!($fresh, push_registry,
+            a_registration_replaces_the_one_before
+            a_device_must_exist_to_be_registered
+            unregistering_takes_the_outstanding_wakeup_along
+            unregistering_twice_is_no_error
+        );
+        $crate::conformance_group!($fresh, audit,
+            every_event_comes_back_newest_first
+            events_are_read_by_tenant_up_to_the_limit
+        );
+        $crate::conformance_group!($fresh, key_store,
+            the_first_epoch_key_stands
+            the_first_data_key_stands
+            the_highest_epoch_is_current
+            an_epoch_key_is_rewrapped_only_from_what_it_was
+            racing_writers_agree
+        );
+    };
+}
+
+/// The tests of one trait.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_group {
+    ($fresh:ident, $group:ident, $($case:ident)+) => {
+        mod $group {
+            use $crate::conformance::{Fixture, $group};
+
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    $group::$case(Fixture::new(super::$fresh().await).await).await;
+                }
+            )+
+        }
+    };
+}
