@@ -74,7 +74,7 @@ pub struct AuditEvent {
     /// The user who acted; `None` for an operator, or before authentication.
     pub actor: Option<UserId>,
     pub action: AuditAction,
-    /// The user, device or conversation acted on, where it has an id.
+    /// The tenant, user, device or conversation acted on, where it has an id; of a membership, the user.
     pub resource: Option<Uuid>,
     pub allowed: bool,
 }

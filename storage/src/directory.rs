@@ -68,7 +68,8 @@ pub struct DirectorySnapshot {
     pub memberships: Vec<Membership>,
 }
 
-/// Every change raises the revision, and writes an audit row, in its own transaction.
+/// Every change raises the revision, and writes an audit row, in its own transaction. What is refused, or is
+/// so already, does neither. Ids and names are looked up within the tenant given and nowhere else.
 #[async_trait]
 pub trait Directory: Send + Sync {
     async fn revision(&self) -> Result<u64, StoreError>;
@@ -109,8 +110,8 @@ pub trait Directory: Send + Sync {
         conversation: ConversationId,
         now: UnixMillis,
     ) -> Result<(), DirectoryError>;
-    /// Returns the offset since which the membership holds: the tenant's last. `Full` beyond
-    /// `CONVERSATION_MEMBERS_MAX`.
+    /// Returns the offset since which the membership holds: the tenant's last. `Exists` for a member, `Full`
+    /// beyond `CONVERSATION_MEMBERS_MAX`.
     async fn add_member(
         &self,
         tenant: TenantId,

@@ -16,10 +16,12 @@ pub struct Append {
     pub retain: RetainChange,
     /// When the message is no longer to be delivered (MQTT 5 Message Expiry Interval).
     pub expires_at: Option<UnixMillis>,
-    /// An outbox row is committed with it: sleeping devices are to be woken.
+    /// An outbox row is committed with it: sleeping devices are to be woken. Without it the message does not
+    /// count as something that a device is behind with, either.
     pub wakes: bool,
     /// The publisher's session and packet id of a QoS 2 PUBLISH, remembered in the same transaction
-    /// until its PUBREL, so that the message is committed once. [MQTT-4.3.3-10]
+    /// until its PUBREL, so that the message is committed once. [MQTT-4.3.3-10] A session that has ended in
+    /// the meantime remembers nothing; the message is committed all the same.
     pub exactly_once: Option<(SessionId, PacketId)>,
 }
 
@@ -34,7 +36,8 @@ pub enum RetainChange {
 /// A commit: all of it or nothing.
 pub struct Batch {
     /// One more than the writer's batch before it. A batch that is appended again under the same
-    /// number, after a connection was lost during COMMIT, is committed once.
+    /// number, after a connection was lost during COMMIT, is committed once. The number of a batch that was
+    /// refused may be given to another.
     pub number: u64,
     /// At most `BATCH_RECORDS_MAX`.
     pub appends: Vec<Append>,
@@ -75,24 +78,27 @@ pub struct PageLimit {
 pub struct Page {
     /// By offset, each once, however many selectors match it.
     pub messages: Vec<StoredMessage>,
-    /// The last message's offset when the limit cut the page, `up_to` otherwise.
+    /// The last message's offset when the limit left something out, `up_to` otherwise. A wildcard so wide
+    /// that the log itself is read may end a page in between, full or not: go on until this is `up_to`.
     pub scanned_to: Offset,
 }
 
 #[async_trait]
 pub trait MessageLog: Send + Sync {
     /// Claims the log for this process, as its only writer. Returns the number of the last batch that
-    /// this writer committed. Refused while another process holds the claim.
+    /// this writer committed. Refused while another process holds the claim; the holder may ask again.
     async fn claim_writer(&self) -> Result<u64, StoreError>;
 
     /// Commits the batch in one transaction, with its outbox rows and its changes to retained messages,
-    /// and returns the offsets in the batch's order.
+    /// and returns the offsets in the batch's order. A tenant that does not exist is `Refused`; a number
+    /// before the last, or the last with another count of messages, is `Inconsistent`.
     async fn append(&self, batch: &Batch) -> Result<Vec<Offset>, StoreError>;
 
     /// The last offset of every tenant.
     async fn heads(&self) -> Result<Vec<(TenantId, Offset)>, StoreError>;
 
-    /// Messages with an offset in `(after, up_to]` that any selector matches after its own `after`.
+    /// Messages with an offset in `(after, up_to]` that any selector matches after its own `after`. `up_to`
+    /// is at most the tenant's head: what is committed later is not looked for.
     async fn read(
         &self,
         tenant: TenantId,

@@ -41,13 +41,13 @@ pub struct ClaimedWakeup {
 pub enum Settlement {
     /// Handed over. Nothing more is sent until the device has been back.
     Sent,
+    /// One more failed attempt; claimable again from then on.
     RetryAt(UnixMillis),
-    /// The push service says that the token is dead: the registration goes too.
+    /// The push service says that the token is dead: the registration goes too, unless the device has
+    /// registered anew since the claim; then the wakeup is due at once.
     TokenInvalid,
-    /// Given up: kept as a dead letter (ids, attempts and outcome only).
-    Dead {
-        outcome: &'static str,
-    },
+    /// Given up: kept as a dead letter (ids, attempts and outcome only). The next message is another chance.
+    Dead { outcome: &'static str },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,7 @@ pub struct OutboxLag {
 pub struct DeadLetter {
     pub tenant: TenantId,
     pub device: DeviceId,
+    /// Failed ones, the last included.
     pub attempts: u32,
     pub outcome: String,
     pub died_at: UnixMillis,
@@ -72,12 +73,13 @@ pub struct DeadLetter {
 pub trait Outbox: Send + Sync {
     /// Takes at most `limit` outbox rows and, in the same transaction, makes a wakeup due for every device
     /// of the conversation's members (of the user, for an inbox) that has a push registration and a
-    /// stored session that is disconnected with its cursor before the message; not for the sender's own
-    /// devices, not for members since a later offset, not where a wakeup is outstanding.
+    /// stored session that is disconnected, has not expired, and has its cursor before the message; not for
+    /// devices with another session that is connected, not for the sender's own, not for members since a
+    /// later offset, not where a wakeup is outstanding, and not for a message that has expired.
     async fn relay(&self, limit: usize, now: UnixMillis) -> Result<Relayed, StoreError>;
 
     /// Leases at most `limit` wakeups that are due at `now` and neither sent nor under a live lease. A
-    /// wakeup whose device has returned is deleted, not claimed.
+    /// wakeup whose device has returned, or has no stored session left, is deleted, not claimed.
     async fn claim(
         &self,
         limit: usize,
@@ -88,6 +90,7 @@ pub trait Outbox: Send + Sync {
     /// Is the device still asleep? Asked just before the push leaves.
     async fn still_due(&self, wakeup: &ClaimedWakeup) -> Result<bool, StoreError>;
 
+    /// Ends the lease. Under a lease that is not the wakeup's any more it changes nothing.
     async fn settle(
         &self,
         wakeup: &ClaimedWakeup,
@@ -97,6 +100,7 @@ pub trait Outbox: Send + Sync {
 
     async fn lag(&self) -> Result<OutboxLag, StoreError>;
 
+    /// The latest first.
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
 
     /// Deletes at most `limit` dead letters that died before `before`.

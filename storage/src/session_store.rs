@@ -64,18 +64,22 @@ pub struct OpenedSession {
 #[derive(Clone, Debug)]
 pub enum SessionOp {
     /// Takes a session up or makes it, raises its generation, marks it connected, and forgets its
-    /// device's outstanding wakeup.
+    /// device's outstanding wakeup. A session that has expired, or that another user had under this client
+    /// id, is discarded first.
     Open(Box<OpenSession>),
     /// Adds or replaces, by filter as subscribed.
     Subscribe(SessionRef, Vec<Subscription>),
     Unsubscribe(SessionRef, Vec<TopicFilter>),
+    /// Replaces the whole progress.
     Save(SessionRef, Box<SessionProgress>),
     /// PUBREL has come for these QoS 2 packet ids: they are free again. Committed before PUBCOMP leaves, or
     /// a message published under the same id after a crash would be taken for the old one.
     Release(SessionRef, Vec<PacketId>),
     /// The connection ended. With an expiry of 0 the session is deleted. Otherwise it is marked
-    /// disconnected; and when its device has a push registration and is behind (something in flight, or
-    /// a message of its user's conversations after the cursor, sent by another user), a wakeup is due.
+    /// disconnected; and when its device has a push registration, no other live session, and is behind, a
+    /// wakeup is due. Behind is: something in flight, or after the cursor a message that wakes, has not
+    /// expired, was sent by another user, and is of its user's inbox or conversations (there, after the
+    /// offset since which the membership holds).
     Close {
         session: SessionRef,
         progress: Box<SessionProgress>,
@@ -109,7 +113,8 @@ pub trait SessionStore: Send + Sync {
     async fn apply(&self, ops: &[SessionOp]) -> Result<Vec<SessionReply>, StoreError>;
 
     /// After a start: sessions left connected by a process that died are marked disconnected at `now`,
-    /// and their devices' wakeups made due as `Close` would have. Returns how many.
+    /// and their devices' wakeups made due as `Close` would have. Returns how many. Those with an expiry of
+    /// 0 are left to `expire`.
     async fn recover(&self, now: UnixMillis) -> Result<u64, StoreError>;
 
     /// Stored sessions by id after `after`, at most `limit`.

@@ -68,7 +68,7 @@ pub(crate) async fn append(
         match row.append.retain {
             RetainChange::Keep => {}
             RetainChange::Set => {
-                set_retained(connection, tenant, row.append.sealed.topic(), row.log_id).await?
+                set_retained(connection, tenant, row.append.sealed.topic(), row.log_id).await?;
             }
             RetainChange::Clear => clear_retained(connection, row.topic).await?,
         }

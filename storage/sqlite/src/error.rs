@@ -56,8 +56,8 @@ mod tests {
     #[test]
     fn a_full_disk_is_transient_and_a_broken_constraint_is_not() {
         assert!(is_transient(13));
-        assert!(is_transient(10 | 4 << 8));
-        assert!(!is_transient(19 | 8 << 8));
+        assert!(is_transient(10 + 4 * 256));
+        assert!(!is_transient(19 + 8 * 256));
         assert!(!is_transient(11));
     }
 }

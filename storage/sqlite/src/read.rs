@@ -98,12 +98,11 @@ async fn expand(
     for selector in exact {
         let name = stored_topic(selector.filter.as_str())?;
         let key = TopicKey { tenant, name };
-        match cache.find(&key) {
-            Some(topic) => select(topic, selector.after),
-            None => {
-                unknown.push(key);
-                unknown_after.push(selector.after);
-            }
+        if let Some(topic) = cache.find(&key) {
+            select(topic, selector.after);
+        } else {
+            unknown.push(key);
+            unknown_after.push(selector.after);
         }
     }
     if !unknown.is_empty() {

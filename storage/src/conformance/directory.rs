@@ -51,21 +51,21 @@ pub async fn a_refused_change_leaves_no_trace(f: Fixture) {
     let watch = Watch::new(&f).await;
 
     let same_id = Tenant { id: clinic, name: "another".into(), topics: TopicPolicy::Open };
-    exists(f.store.create_tenant(&same_id, NOW).await);
+    exists(&f.store.create_tenant(&same_id, NOW).await);
     let same_name = Tenant { id: TenantId(Uuid::new_v4()), name: "clinic".into(), topics: TopicPolicy::Open };
-    exists(f.store.create_tenant(&same_name, NOW).await);
-    exists(f.store.create_user(&named(clinic, f.bob.user, "another"), NOW).await);
-    exists(f.store.create_user(&named(clinic, nobody, "bob"), NOW).await);
-    missing(f.store.create_user(&named(TenantId(Uuid::new_v4()), nobody, "dave"), NOW).await);
-    missing(f.store.set_password(clinic, nobody, "$argon2id$other", NOW).await);
-    missing(f.store.remove_user(clinic, nobody, NOW).await);
-    missing(f.store.ensure_device(clinic, nobody, "phone", NOW).await);
-    exists(f.store.create_conversation(&Conversation { id: ward, tenant: clinic }, NOW).await);
-    missing(f.store.remove_conversation(clinic, nowhere, NOW).await);
-    missing(f.store.add_member(clinic, nowhere, f.bob.user, NOW).await);
-    missing(f.store.add_member(clinic, ward, nobody, NOW).await);
-    exists(f.store.add_member(clinic, ward, f.bob.user, NOW).await);
-    missing(f.store.remove_member(clinic, ward, nobody, NOW).await);
+    exists(&f.store.create_tenant(&same_name, NOW).await);
+    exists(&f.store.create_user(&named(clinic, f.bob.user, "another"), NOW).await);
+    exists(&f.store.create_user(&named(clinic, nobody, "bob"), NOW).await);
+    missing(&f.store.create_user(&named(TenantId(Uuid::new_v4()), nobody, "dave"), NOW).await);
+    missing(&f.store.set_password(clinic, nobody, "$argon2id$other", NOW).await);
+    missing(&f.store.remove_user(clinic, nobody, NOW).await);
+    missing(&f.store.ensure_device(clinic, nobody, "phone", NOW).await);
+    exists(&f.store.create_conversation(&Conversation { id: ward, tenant: clinic }, NOW).await);
+    missing(&f.store.remove_conversation(clinic, nowhere, NOW).await);
+    missing(&f.store.add_member(clinic, nowhere, f.bob.user, NOW).await);
+    missing(&f.store.add_member(clinic, ward, nobody, NOW).await);
+    exists(&f.store.add_member(clinic, ward, f.bob.user, NOW).await);
+    missing(&f.store.remove_member(clinic, ward, nobody, NOW).await);
     f.store.ensure_device(clinic, f.bob.user, "phone", NOW).await.expect("there already");
 
     watch.nothing_changed(&f).await;
@@ -127,13 +127,13 @@ pub async fn names_are_unique_within_their_tenant(f: Fixture) {
 
 pub async fn a_tenant_s_things_are_missing_in_another(f: Fixture) {
     let watch = Watch::new(&f).await;
-    missing(f.store.set_password(f.lab, f.bob.user, "$argon2id$other", NOW).await);
-    missing(f.store.remove_user(f.lab, f.bob.user, NOW).await);
-    missing(f.store.ensure_device(f.lab, f.bob.user, "phone", NOW).await);
-    missing(f.store.remove_conversation(f.lab, f.ward, NOW).await);
-    missing(f.store.add_member(f.lab, f.ward, f.robot.user, NOW).await);
-    missing(f.store.add_member(f.clinic, f.ward, f.robot.user, NOW).await);
-    missing(f.store.remove_member(f.lab, f.ward, f.bob.user, NOW).await);
+    missing(&f.store.set_password(f.lab, f.bob.user, "$argon2id$other", NOW).await);
+    missing(&f.store.remove_user(f.lab, f.bob.user, NOW).await);
+    missing(&f.store.ensure_device(f.lab, f.bob.user, "phone", NOW).await);
+    missing(&f.store.remove_conversation(f.lab, f.ward, NOW).await);
+    missing(&f.store.add_member(f.lab, f.ward, f.robot.user, NOW).await);
+    missing(&f.store.add_member(f.clinic, f.ward, f.robot.user, NOW).await);
+    missing(&f.store.remove_member(f.lab, f.ward, f.bob.user, NOW).await);
     watch.nothing_changed(&f).await;
 }
 
@@ -259,10 +259,10 @@ fn named(tenant: TenantId, id: UserId, name: &str) -> User {
     User { id, tenant, name: name.to_owned(), password_hash: "$argon2id$canary".to_owned() }
 }
 
-fn exists<T>(result: Result<T, DirectoryError>) {
+fn exists<T>(result: &Result<T, DirectoryError>) {
     assert!(matches!(result, Err(DirectoryError::Exists(_))));
 }
 
-fn missing<T>(result: Result<T, DirectoryError>) {
+fn missing<T>(result: &Result<T, DirectoryError>) {
     assert!(matches!(result, Err(DirectoryError::Missing(_))));
 }
