@@ -313,7 +313,6 @@ fn admission(config: &Config, workers: usize) -> Admission {
     Admission {
         connections: Arc::new(Semaphore::new(connections_max)),
         handshakes: Arc::new(Semaphore::new(handshakes_max)),
-        handshakes_max,
     }
 }
 

@@ -10,9 +10,10 @@ use sotto_storage::committer::{CommitSink, Committed};
 use sotto_storage::tail::Tail;
 use sotto_wakeup::Signal;
 
+use crate::connection_id::ConnectionId;
 use crate::record::{Commit, Message, Record};
 use crate::router::Router;
-use crate::session_entry::{ConnectionId, SessionEntry};
+use crate::session_entry::SessionEntry;
 
 /// A message on its way into the log.
 pub(crate) struct Pending {

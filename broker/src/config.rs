@@ -25,6 +25,7 @@ pub(crate) enum ConfigError {
 /// The file, as written. Unknown keys are refused by name.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the fields are the file's keys")]
 struct File {
     environment: Option<Environment>,
     data: Option<PathBuf>,

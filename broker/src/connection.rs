@@ -13,6 +13,7 @@ mod backlog;
 mod ending;
 mod live;
 mod opening;
+mod progress;
 mod subscribing;
 
 use std::cell::RefCell;
@@ -33,9 +34,9 @@ use tokio::time::Sleep;
 use crate::connection::ending::{Ending, Farewell};
 use crate::connection::live::{Live, Turn};
 use crate::connection::opening::{Opened, Refused, open};
+use crate::connection_id::ConnectionId;
 use crate::metrics;
 use crate::services::Services;
-use crate::session_entry::ConnectionId;
 use crate::transport::{Scratch, Transport, TransportError};
 
 /// From accept to CONNACK, authentication included.
@@ -65,15 +66,19 @@ enum Phase {
 
 struct Arriving {
     deadline: Pin<Box<Sleep>>,
-    /// One of the handshakes that may be in flight.
-    permit: OwnedSemaphorePermit,
+    handshake: Handshake,
+}
+
+/// One of the handshakes that may be in flight.
+struct Handshake {
+    _permit: OwnedSemaphorePermit,
 }
 
 struct Opening {
     deadline: Pin<Box<Sleep>>,
     version: Version,
-    opening: Pin<Box<dyn Future<Output = Result<Opened, Refused>> + Send>>,
-    _permit: OwnedSemaphorePermit,
+    result: Pin<Box<dyn Future<Output = Result<Opened, Refused>> + Send>>,
+    _handshake: Handshake,
 }
 
 /// Buffers that the connections of a thread share, one poll at a time.
@@ -107,7 +112,7 @@ impl Connection {
             id: ConnectionId::next(),
             listener,
             services,
-            phase: Phase::Arriving(Box::new(Arriving { deadline, permit: handshake })),
+            phase: Phase::Arriving(Box::new(Arriving { deadline, handshake: Handshake::begin(handshake) })),
             _room: room,
         }
     }
@@ -124,7 +129,7 @@ impl Connection {
                     Turn::End(farewell) => {
                         metrics::disconnect(farewell.label());
                         self.input = Vec::new();
-                        let ending = live.end(&farewell, &mut self.transport, cx, shared);
+                        let ending = live.end(farewell, &mut self.transport, cx, shared);
                         self.stay(Phase::Ending(Box::new(ending)), Poll::Ready(()))
                     }
                 }
@@ -162,9 +167,9 @@ impl Connection {
                 First::Connect(request, len) => {
                     self.input.drain(..len);
                     let version = request.negotiated.version;
-                    let Arriving { deadline, permit } = *arriving;
-                    let opening = Box::pin(open(self.services.clone(), self.id, *request));
-                    let opening = Opening { deadline, version, opening, _permit: permit };
+                    let Arriving { deadline, handshake } = *arriving;
+                    let result = Box::pin(open(self.services.clone(), self.id, *request));
+                    let opening = Opening { deadline, version, result, _handshake: handshake };
                     return self.stay(Phase::Opening(Box::new(opening)), Poll::Ready(()));
                 }
             }
@@ -180,18 +185,19 @@ impl Connection {
         if let Poll::Ready(Err(error)) = self.transport.poll_flush(cx) {
             return lost_before_connect(&error);
         }
-        match opening.opening.as_mut().poll(cx) {
+        match opening.result.as_mut().poll(cx) {
             Poll::Ready(Ok(opened)) => {
                 metrics::connect(ReasonCode::Success);
                 shared.output.clear();
                 let live = Live::begin(opened, self.id, self.services.clone(), &mut shared.output);
-                match self.transport.write(cx, &mut shared.scratch, &shared.output) {
-                    Ok(()) => self.stay(Phase::Live(Box::new(live)), Poll::Ready(())),
-                    Err(_) => {
-                        let ending = live.end(&Farewell::Lost, &mut self.transport, cx, shared);
-                        self.stay(Phase::Ending(Box::new(ending)), Poll::Ready(()))
-                    }
-                }
+                let written = self.transport.write(cx, &mut shared.scratch, &shared.output);
+                let phase = if written.is_ok() {
+                    Phase::Live(Box::new(live))
+                } else {
+                    let ending = live.end(Farewell::Lost, &mut self.transport, cx, shared);
+                    Phase::Ending(Box::new(ending))
+                };
+                self.stay(phase, Poll::Ready(()))
             }
             Poll::Ready(Err(Refused(reason))) => self.refuse(opening.version, reason, cx, shared),
             Poll::Pending if opening.deadline.as_mut().poll(cx).is_ready() => {
@@ -239,6 +245,19 @@ impl Future for Connection {
             cx.waker().wake_by_ref();
             Poll::Pending
         })
+    }
+}
+
+impl Handshake {
+    fn begin(permit: OwnedSemaphorePermit) -> Self {
+        metrics::handshake_begun();
+        Self { _permit: permit }
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        metrics::handshake_over();
     }
 }
 

@@ -7,11 +7,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::gauge;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,7 +27,7 @@ const BACKLOG: i32 = 8192;
 const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
 /// A peer that does not answer the kernel for this long is gone: half-open sockets of mobile networks.
 const UNANSWERED_MAX: Duration = Duration::from_secs(30);
-const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(600);
+const KEEP_ALIVE_AFTER: Duration = Duration::from_mins(10);
 
 pub(crate) struct Listener {
     socket: TcpListener,
@@ -43,7 +42,6 @@ pub(crate) struct Admission {
     pub(crate) connections: Arc<Semaphore>,
     /// One permit a connection until its CONNACK.
     pub(crate) handshakes: Arc<Semaphore>,
-    pub(crate) handshakes_max: usize,
 }
 
 impl Listener {
@@ -95,12 +93,10 @@ impl Listener {
     async fn accept(
         &self,
         admission: &Admission,
-    ) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit, tokio::sync::OwnedSemaphorePermit)> {
+    ) -> io::Result<(TcpStream, OwnedSemaphorePermit, OwnedSemaphorePermit)> {
         let closed = "the semaphores are never closed";
         let room = admission.connections.clone().acquire_owned().await.expect(closed);
         let handshake = admission.handshakes.clone().acquire_owned().await.expect(closed);
-        let in_flight = admission.handshakes_max - admission.handshakes.available_permits();
-        gauge!("sotto_handshakes_in_flight").set(u32::try_from(in_flight).unwrap_or(u32::MAX));
         let (socket, _) = self.socket.accept().await?;
         prepare(&socket)?;
         Ok((socket, room, handshake))

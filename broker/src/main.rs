@@ -8,6 +8,7 @@ mod clock;
 mod commits;
 mod config;
 mod connection;
+mod connection_id;
 mod data_dir;
 mod demo;
 mod devices;

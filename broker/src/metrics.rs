@@ -74,6 +74,14 @@ pub(crate) fn connection_closed(listener: &'static str) {
     gauge!("sotto_connections", "listener" => listener).decrement(1);
 }
 
+pub(crate) fn handshake_begun() {
+    gauge!("sotto_handshakes_in_flight").increment(1);
+}
+
+pub(crate) fn handshake_over() {
+    gauge!("sotto_handshakes_in_flight").decrement(1);
+}
+
 pub(crate) fn connect(outcome: ReasonCode) {
     counter!("sotto_connects_total", "outcome" => outcome.as_str()).increment(1);
 }

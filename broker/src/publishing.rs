@@ -18,9 +18,10 @@ use sotto_storage::message_log::{Append, RetainChange};
 use uuid::Uuid;
 
 use crate::commits::{Pending, Publisher};
+use crate::connection_id::ConnectionId;
 use crate::record::{Message, Record};
 use crate::services::Services;
-use crate::session_entry::{ConnectionId, SessionEntry};
+use crate::session_entry::SessionEntry;
 
 /// A message that a connection wants published, owned: it may have to wait.
 pub(crate) struct Publication {
@@ -42,6 +43,7 @@ pub(crate) enum Published {
     Closed,
 }
 
+#[derive(Clone, Copy)]
 pub(crate) enum Stall {
     /// Too many bytes wait for a commit.
     Budget,

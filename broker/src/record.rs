@@ -20,7 +20,7 @@ use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf, PropertyC
 use sotto_storage::message_log::StoredMessage;
 use sotto_storage::tail::TailRecord;
 
-use crate::session_entry::ConnectionId;
+use crate::connection_id::ConnectionId;
 
 const BODY_VERSION: u8 = 1;
 const BODY_HEADER_BYTES: usize = 5;
@@ -36,6 +36,7 @@ pub(crate) enum BodyError {
 }
 
 /// A message before it has a place in the log.
+#[expect(clippy::struct_field_names, reason = "a message id is what it is called everywhere")]
 pub(crate) struct Message {
     pub(crate) tenant: TenantId,
     pub(crate) topic: TopicName,

@@ -6,8 +6,9 @@ use std::time::Duration;
 use dashmap::DashMap;
 use sotto_model::{ClientId, Principal, TenantId};
 
+use crate::connection_id::ConnectionId;
 use crate::router::Router;
-use crate::session_entry::{Command, ConnectionId, SessionEntry};
+use crate::session_entry::{Command, SessionEntry};
 
 /// How long a connection waits for the one before it to let go of the session.
 const TAKEOVER_WAIT: Duration = Duration::from_secs(10);
@@ -43,10 +44,20 @@ impl Registry {
         principal: &Principal,
         connection: ConnectionId,
     ) -> Result<Arc<SessionEntry>, ClaimError> {
-        let until = tokio::time::Instant::now() + TAKEOVER_WAIT;
+        match tokio::time::timeout(TAKEOVER_WAIT, self.claim_in_turn(principal, connection)).await {
+            Ok(claimed) => claimed,
+            Err(_) => Err(ClaimError::Busy),
+        }
+    }
+
+    async fn claim_in_turn(
+        &self,
+        principal: &Principal,
+        connection: ConnectionId,
+    ) -> Result<Arc<SessionEntry>, ClaimError> {
         loop {
             let waiting = {
-                // The shard stays locked until the entry is claimed, or `end` could take it away between.
+                // The shard stays locked until the entry is claimed, or `release` could take it away between.
                 let found = self
                     .entries
                     .entry(key(principal))
@@ -61,10 +72,8 @@ impl Registry {
                     Err(waiting) => waiting,
                 }
             };
-            match tokio::time::timeout_at(until, waiting).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(ClaimError::Superseded),
-                Err(_) => return Err(ClaimError::Busy),
+            if waiting.await.is_err() {
+                return Err(ClaimError::Superseded);
             }
         }
     }

@@ -133,7 +133,7 @@ impl Router {
                         grant.merge(&subscriber.subscription, record);
                     }
                     _ => {
-                        matches.push((subscriber.entry.clone(), Grant::of(&subscriber.subscription, record)))
+                        matches.push((subscriber.entry.clone(), Grant::of(&subscriber.subscription, record)));
                     }
                 }
             }

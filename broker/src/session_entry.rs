@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Waker;
 
 use futures::task::AtomicWaker;
@@ -17,18 +17,8 @@ use sotto_mqtt::reason::ReasonCode;
 use sotto_storage::session_store::SessionRef;
 use tokio::sync::oneshot;
 
+use crate::connection_id::ConnectionId;
 use crate::record::Record;
-
-/// Names a connection for as long as the process lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ConnectionId(u64);
-
-impl ConnectionId {
-    pub(crate) fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
 
 /// A message for this session, and how its subscriptions want it.
 #[derive(Clone)]
@@ -334,18 +324,14 @@ impl SessionEntry {
     pub(crate) fn subscribe(&self, subscription: Subscription) -> bool {
         let mut subscriptions = self.subscriptions.write();
         let known = subscriptions.iter_mut().find(|known| known.filter == subscription.filter);
-        match known {
-            Some(known) => {
-                // The subscription is replaced; what it already held for it holds. [MQTT-3.8.4-3]
-                let since = known.since;
-                *known = Subscription { since, ..subscription };
-                false
-            }
-            None => {
-                subscriptions.push(subscription);
-                true
-            }
+        if let Some(known) = known {
+            // The subscription is replaced; what it already held for it holds. [MQTT-3.8.4-3]
+            let since = known.since;
+            *known = Subscription { since, ..subscription };
+            return false;
         }
+        subscriptions.push(subscription);
+        true
     }
 
     pub(crate) fn unsubscribe(&self, filter: &str) -> Option<Subscription> {

@@ -103,7 +103,7 @@ impl Transport {
         };
         let closed = fed.map(|fed| fed.closed);
         // Handshake records and alerts leave even when the connection fails.
-        let sent = self.poll_send(cx, &mut scratch.outgoing);
+        let sent = self.poll_send(cx, &scratch.outgoing);
         // What came before close_notify is still to be handled.
         self.peer_closed = closed?;
         sent?;
@@ -122,7 +122,7 @@ impl Transport {
             Some(tls) => tls.encrypt(plaintext, &mut scratch.outgoing)?,
             None => scratch.outgoing.extend_from_slice(plaintext),
         }
-        self.poll_send(cx, &mut scratch.outgoing)
+        self.poll_send(cx, &scratch.outgoing)
     }
 
     /// Sends what is kept.
@@ -152,7 +152,7 @@ impl Transport {
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, outgoing: &mut Vec<u8>) -> Result<(), TransportError> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, outgoing: &[u8]) -> Result<(), TransportError> {
         let mut sent = 0;
         // Nothing may overtake what is kept.
         while !self.has_unsent() && sent < outgoing.len() {

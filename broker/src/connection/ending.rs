@@ -13,11 +13,12 @@ use sotto_mqtt::session::Session;
 use sotto_storage::session_store::SessionOp;
 use tokio::time::Sleep;
 
-use crate::connection::live::progress;
 use crate::connection::opening::Owned;
+use crate::connection::progress::progress;
+use crate::connection_id::ConnectionId;
 use crate::publishing::{Publication, Published, Stall};
 use crate::services::Services;
-use crate::session_entry::{Command, ConnectionId};
+use crate::session_entry::Command;
 use crate::transport::Transport;
 
 /// How long the last commits and the peer's socket are waited for.

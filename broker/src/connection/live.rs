@@ -13,20 +13,22 @@ use sotto_mqtt::packet::{Packet, Publish, Version};
 use sotto_mqtt::reason::ReasonCode;
 use sotto_mqtt::session::{Action, Delivered, Delivery as Outgoing, Place, Session};
 use sotto_storage::audit::AuditAction;
-use sotto_storage::session_store::{Inflight, SessionOp, SessionProgress, SessionReply};
+use sotto_storage::session_store::{SessionOp, SessionReply};
 
 use crate::connection::Shared;
 use crate::connection::backlog::{Backlog, Pace};
 use crate::connection::ending::{Ending, Farewell};
 use crate::connection::opening::{Opened, Owned};
+use crate::connection::progress::progress;
 use crate::connection::subscribing::{
     Fenced, SubscribeRequest, Subscribed, UnsubscribeRequest, Unsubscribed, subscribe, unsubscribe,
 };
+use crate::connection_id::ConnectionId;
 use crate::metrics::{Drop, dropped, message_in, message_out};
 use crate::publishing::{Publication, Published, Stall};
 use crate::record::Record;
 use crate::services::Services;
-use crate::session_entry::{ConnectionId, Grant};
+use crate::session_entry::Grant;
 use crate::transport::{Transport, TransportError};
 
 /// Bytes of packets gathered for one write.
@@ -136,7 +138,7 @@ impl Live {
     /// Ends the session's part: what is left is for `Ending` to see through.
     pub(crate) fn end(
         mut self,
-        farewell: &Farewell,
+        farewell: Farewell,
         transport: &mut Transport,
         cx: &mut Context<'_>,
         shared: &mut Shared,
@@ -334,9 +336,9 @@ impl Live {
         }
     }
 
-    fn stall(&mut self, publication: Box<Publication>, stall: Stall) {
+    fn stall(&mut self, publication: Box<Publication>, why: Stall) {
         self.stalled = Some(publication);
-        match stall {
+        match why {
             Stall::Budget => self.services.commits.wait_for_room(&self.owned.entry),
             Stall::Key(request) => {
                 let services = self.services.clone();
@@ -485,13 +487,11 @@ impl Live {
         let entry = self.owned.entry.clone();
         let after = self.session.sent();
         self.backlog.fetch = Some(Box::pin(async move {
-            match services.read_page(&entry, after).await {
-                Ok(page) => Some(page),
-                Err(_) => {
-                    tokio::time::sleep(FETCH_RETRY_AFTER).await;
-                    None
-                }
+            let page = services.read_page(&entry, after).await.ok();
+            if page.is_none() {
+                tokio::time::sleep(FETCH_RETRY_AFTER).await;
             }
+            page
         }));
         true
     }
@@ -642,25 +642,6 @@ impl Live {
             }
         }
         entry.set_unsaved(false);
-    }
-}
-
-/// How far the session has come, with `cursor` at or after what it was sent.
-pub(crate) fn progress(session: &Session, cursor: Offset) -> SessionProgress {
-    SessionProgress {
-        cursor: sotto_model::Cursor(cursor),
-        inflight: session
-            .inflight()
-            .filter_map(|message| {
-                Some(Inflight {
-                    packet_id: message.packet_id,
-                    offset: message.offset?,
-                    qos: message.qos,
-                    released: message.released,
-                })
-            })
-            .collect(),
-        exactly_once_received: session.unreleased().to_vec(),
     }
 }
 

@@ -13,10 +13,11 @@ use sotto_storage::directory::DirectoryError;
 use sotto_storage::session_store::{OpenSession, OpenedSession, SessionOp, SessionProgress, SessionReply};
 use uuid::Uuid;
 
+use crate::connection_id::ConnectionId;
 use crate::record::Record;
 use crate::registry::ClaimError;
 use crate::services::Services;
-use crate::session_entry::{ConnectionId, SessionEntry};
+use crate::session_entry::SessionEntry;
 
 /// A session whose connection may begin.
 pub(crate) struct Opened {
@@ -94,7 +95,7 @@ pub(crate) async fn open(
         InflightMessage::left(message.packet_id, message.offset, message.qos, message.released)
     });
     let session = Session::resume(negotiated, will, progress.cursor.0, left, progress.exactly_once_received);
-    Ok(Opened { session, present, assigned_client_id, inflight, owned })
+    Ok(Opened { owned, session, present, assigned_client_id, inflight })
 }
 
 /// The Client Identifier, made up where the client leaves it to the server. [MQTT-3.1.3-6] [MQTT-3.1.3-7]

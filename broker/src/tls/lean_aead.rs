@@ -62,19 +62,19 @@ struct LeanKey<const KEY_BYTES: usize> {
 }
 
 impl<const KEY_BYTES: usize> LeanAead<KEY_BYTES> {
-    fn key(&self, key: &AeadKey, iv: Iv) -> Box<LeanKey<KEY_BYTES>> {
+    fn key(&self, key: &AeadKey, iv: Iv) -> LeanKey<KEY_BYTES> {
         let key = key.as_ref().try_into().expect("rustls derives keys of key_len bytes");
-        Box::new(LeanKey { algorithm: self.algorithm, key: Zeroizing::new(key), iv })
+        LeanKey { algorithm: self.algorithm, key: Zeroizing::new(key), iv }
     }
 }
 
 impl<const KEY_BYTES: usize> Tls13AeadAlgorithm for LeanAead<KEY_BYTES> {
     fn encrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageEncrypter> {
-        self.key(&key, iv)
+        Box::new(self.key(&key, iv))
     }
 
     fn decrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageDecrypter> {
-        self.key(&key, iv)
+        Box::new(self.key(&key, iv))
     }
 
     fn key_len(&self) -> usize {
