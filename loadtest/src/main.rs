@@ -1,1 +1,88 @@
-fn main() {}
+//! Load tester for MQTT brokers: many sessions from one process, over TLS as phones hold them.
+//!
+//! `hold` opens sessions and keeps them; `pubsub` sends numbered messages through them and counts what
+//! arrives. Both measure from the moment at which something was due, so that a slow broker cannot hide
+//! behind a load tester that waits for it.
+
+#![expect(clippy::disallowed_methods, reason = "it measures wall time")]
+#![expect(clippy::disallowed_macros, reason = "it is a command line: it prints")]
+
+mod args;
+mod client;
+mod connecting;
+mod connector;
+mod counters;
+mod credentials;
+mod credit;
+mod crew;
+mod endpoint;
+mod failures;
+mod file_limit;
+mod fine_timer;
+mod hold;
+mod holder;
+mod inflight;
+mod latencies;
+mod ledger;
+mod limits;
+mod message_tally;
+mod objectives;
+mod pacer;
+mod payload;
+mod progress;
+mod publisher;
+mod pubsub;
+mod report;
+mod roster;
+mod run_clock;
+mod schedule;
+mod sequence_set;
+mod server_process;
+mod setup;
+mod source_address;
+mod stream;
+mod subscriber;
+mod template;
+mod tls;
+mod traffic;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Scenario};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The run could not be made, or not to its end.
+const EXIT_FAILED: u8 = 1;
+/// The run was made, and missed an objective that was set for it.
+const EXIT_OBJECTIVE_MISSED: u8 = 2;
+/// The arguments make no sense (sysexits' EX_USAGE; clap's own 2 would look like a missed objective).
+const EXIT_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // A reader that has gone away cannot be told.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let outcome = match args.scenario {
+        Scenario::Hold(args) => hold::run(&args),
+        Scenario::Pubsub(args) => pubsub::run(&args),
+    };
+    match outcome {
+        Ok(verdict) if verdict.failed => ExitCode::from(EXIT_FAILED),
+        Ok(verdict) if verdict.objective_missed => ExitCode::from(EXIT_OBJECTIVE_MISSED),
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}

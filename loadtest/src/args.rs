@@ -1,0 +1,230 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use sotto_model::QoS;
+use sotto_mqtt::packet::Version;
+
+use crate::limits::{CLIENTS_MAX, RUN_SECONDS_MAX, SIZE_BYTES_MAX};
+use crate::payload::HEADER_BYTES;
+use crate::source_address::SourceRange;
+use crate::template::Template;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "sotto-loadtest",
+    version,
+    about,
+    after_help = "Exit code: 0 done, 1 failed (what was measured is still printed), 2 an objective was missed, \
+                  64 bad arguments."
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) scenario: Scenario,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Scenario {
+    /// Connect sessions at a steady rate, hold them, and say what each cost
+    Hold(HoldArgs),
+    /// Publish numbered messages and count what arrives, how late, how often, in which order
+    Pubsub(PubsubArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct HoldArgs {
+    /// Sessions to hold
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
+    pub(crate) n: u32,
+    /// How long to hold them after the last has connected
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=RUN_SECONDS_MAX))]
+    pub(crate) hold: u64,
+    /// Subscribe each to one topic filter: %i = client number, %r = run id
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) subscribe: Option<Template>,
+    /// QoS of that subscription
+    #[arg(long, default_value = "1", value_parser = parse_qos)]
+    pub(crate) qos: QoS,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+/// Publisher i publishes to topic i mod T, subscriber j subscribes to topic j mod T: equal numbers are one to
+/// one, one topic is all to all.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PubsubArgs {
+    /// Publishers
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
+    pub(crate) pubs: u32,
+    /// Subscribers
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=CLIENTS_MAX))]
+    pub(crate) subs: u32,
+    /// Topics: publisher i publishes to topic i mod T, subscriber j subscribes to topic j mod T
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
+    pub(crate) topics: u32,
+    /// Messages per second of all publishers together, whatever the broker can do (open loop); 0 = as fast
+    /// as the window allows (closed loop)
+    #[arg(long, default_value_t = 100.0, value_parser = parse_rate)]
+    pub(crate) rate: f64,
+    /// Messages a publisher may have outstanding in a closed loop: until acknowledged, at QoS 0 until delivered
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) window: u16,
+    /// QoS of publishers and subscribers
+    #[arg(long, default_value = "1", value_parser = parse_qos)]
+    pub(crate) qos: QoS,
+    /// Payload
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(HEADER_BYTES as i64..=SIZE_BYTES_MAX))]
+    pub(crate) size: u32,
+    /// How long to publish
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=RUN_SECONDS_MAX))]
+    pub(crate) seconds: u64,
+    /// Longest wait for messages still under way at the end, before what is missing counts as lost
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=RUN_SECONDS_MAX))]
+    pub(crate) drain: u64,
+    /// Topic: %i = topic number, %r = run id
+    #[arg(long, value_name = "TEMPLATE", default_value = "loadtest/%r/%i")]
+    pub(crate) topic: Template,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CommonArgs {
+    /// The broker
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8883")]
+    pub(crate) addr: String,
+    /// Certificates (PEM) of the authorities that may have signed the broker's
+    #[arg(long, value_name = "FILE", required_unless_present = "plain", conflicts_with = "plain")]
+    pub(crate) ca: Option<PathBuf>,
+    /// TCP without TLS
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// Name or address that the broker's certificate must bear [default: the host of --addr]
+    #[arg(long, value_name = "NAME", conflicts_with = "plain")]
+    pub(crate) server_name: Option<String>,
+    /// MQTT 3.1.1 or 5.0
+    #[arg(long, value_enum, default_value = "5")]
+    pub(crate) protocol: Protocol,
+    /// Client Identifier: %i = client number (publishers first, then subscribers), %r = run id
+    #[arg(long, value_name = "TEMPLATE", default_value = "load-%r-%i")]
+    pub(crate) client_id: Template,
+    /// User name: %i and %r as in --client-id
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) username: Option<Template>,
+    /// Passwords, one a line: client i uses line i mod lines
+    #[arg(long, value_name = "FILE", requires = "username")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Clean Start (3.1.1: Clean Session)
+    #[arg(long, default_value_t = true, action = ArgAction::Set)]
+    pub(crate) clean: bool,
+    /// Session Expiry Interval (MQTT 5)
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) session_expiry: u32,
+    /// Keep Alive; a PINGREQ goes out every half of it; 0 = none
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) keep_alive: u16,
+    /// Connections to begin per second, whatever the broker can do; 0 = all at once
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 1000.0, value_parser = parse_rate)]
+    pub(crate) connect_rate: f64,
+    /// Connections that may be under way at once; waiting for a place counts as connect time
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
+    pub(crate) connect_in_flight: u32,
+    /// Time each connection has to get as far as CONNACK (and SUBACK)
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=RUN_SECONDS_MAX))]
+    pub(crate) connect_timeout: u64,
+    /// Source addresses, such as 127.1.0.0/16; client i takes the i-th; `none` leaves it to the system
+    /// [default: 127.1.0.0/16 where the broker is on 127.0.0.0/8 (Linux)]
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) source_range: Option<SourceRange>,
+    /// The broker's process on this machine: its memory and CPU are read from /proc
+    #[arg(long, value_name = "PID")]
+    pub(crate) server_pid: Option<u32>,
+    /// Write the report as JSON too; - = standard output (the table goes to standard error)
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) json: Option<PathBuf>,
+    /// Objective: p99 of connecting (hold) or of delivery (pubsub) at most this
+    #[arg(long, value_name = "MILLISECONDS")]
+    pub(crate) max_p99: Option<f64>,
+    /// Objective: at most so many sessions failed (hold) or deliveries lost (pubsub)
+    #[arg(long, value_name = "N")]
+    pub(crate) max_loss: Option<u64>,
+    /// Objective: at least so many connections (hold) or deliveries (pubsub) per second
+    #[arg(long, value_name = "PER_SECOND")]
+    pub(crate) min_rate: Option<f64>,
+    /// Threads [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Protocol {
+    #[value(name = "3", alias = "4")]
+    V3,
+    #[value(name = "5")]
+    V5,
+}
+
+impl Protocol {
+    pub(crate) fn version(self) -> Version {
+        match self {
+            Self::V3 => Version::V3,
+            Self::V5 => Version::V5,
+        }
+    }
+}
+
+impl CommonArgs {
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.map_or_else(
+            || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            usize::from,
+        )
+    }
+}
+
+fn parse_qos(raw: &str) -> Result<QoS, String> {
+    raw.parse::<u8>().ok().and_then(QoS::from_bits).ok_or_else(|| "QoS is 0, 1 or 2".into())
+}
+
+fn parse_rate(raw: &str) -> Result<f64, String> {
+    match raw.parse::<f64>() {
+        Ok(rate) if rate == 0.0 || (0.001..=1e7).contains(&rate) => Ok(rate),
+        _ => Err("a rate is 0, or 0.001 to 10000000 per second".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn tls_needs_a_certificate_authority_unless_plain_is_asked_for() {
+        assert!(Args::try_parse_from(["x", "hold"]).is_err());
+        assert!(Args::try_parse_from(["x", "hold", "--plain"]).is_ok());
+        assert!(Args::try_parse_from(["x", "hold", "--ca", "ca.pem"]).is_ok());
+        assert!(Args::try_parse_from(["x", "hold", "--ca", "ca.pem", "--plain"]).is_err());
+    }
+
+    #[test]
+    fn a_payload_has_room_for_its_header() {
+        assert!(Args::try_parse_from(["x", "pubsub", "--plain", "--size", "15"]).is_err());
+        assert!(Args::try_parse_from(["x", "pubsub", "--plain", "--size", "16"]).is_ok());
+    }
+
+    #[test]
+    fn a_rate_is_a_finite_number() {
+        for bad in ["-1", "nan", "inf", "1e9", "0.0001"] {
+            assert!(parse_rate(bad).is_err(), "{bad}");
+        }
+        assert!(parse_rate("0").is_ok());
+        assert!(parse_rate("0.5").is_ok());
+    }
+}

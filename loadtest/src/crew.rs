@@ -1,0 +1,124 @@
+//! The threads of a run, and the one that watches them.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::counters::{Counters, Totals};
+use crate::limits::WATCH_INTERVAL;
+use crate::roster::Phase;
+use crate::run_clock::Micros;
+use crate::schedule::Schedule;
+use crate::setup::Setup;
+use crate::worker::{ConnectTally, Role, Share, Worker};
+
+pub(crate) struct Crew<T> {
+    threads: Vec<JoinHandle<io::Result<(ConnectTally, T)>>>,
+    phases: watch::Sender<Phase>,
+    counters: Arc<[Counters]>,
+    interrupted: Arc<AtomicBool>,
+    /// When the first connection is due.
+    pub(crate) start: Micros,
+}
+
+/// What the threads have counted.
+pub(crate) struct Finished<T> {
+    pub(crate) connects: ConnectTally,
+    /// Of each thread.
+    pub(crate) outcomes: Vec<T>,
+    pub(crate) totals: Totals,
+}
+
+/// Why watching ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watched {
+    Done,
+    /// By Ctrl-C, or because a thread has ended.
+    Interrupted,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CrewError {
+    #[error("thread could not start: {0}")]
+    Start(io::Error),
+    #[error("thread panicked")]
+    Panicked,
+}
+
+impl<T: Send + 'static> Crew<T> {
+    /// Starts connecting. `role` is called once on each thread.
+    pub(crate) fn start<R: Role<Outcome = T>>(
+        setup: &Setup,
+        clients: u32,
+        role: impl Fn() -> R + Clone + Send + 'static,
+    ) -> Result<Self, CrewError> {
+        let (phases, receiver) = watch::channel(Phase::Connecting);
+        let counters: Arc<[Counters]> = (0..setup.threads).map(|_| Counters::default()).collect();
+        let start = setup.connector.clock.now();
+        let mut threads = Vec::with_capacity(setup.threads);
+        for index in 0..setup.threads {
+            let share = Share {
+                index,
+                threads: setup.threads,
+                clients,
+                schedule: Schedule::new(setup.connect_rate),
+                start,
+                in_flight: setup.connect_in_flight.div_ceil(setup.threads),
+            };
+            let (connector, counters) = (Arc::clone(&setup.connector), Arc::clone(&counters));
+            let (receiver, role) = (receiver.clone(), role.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("load-{index}"))
+                .spawn(move || Worker::run(connector, counters, share, role(), receiver));
+            threads.push(thread.map_err(CrewError::Start)?);
+        }
+        let interrupted = Arc::clone(&setup.interrupted);
+        Ok(Self { threads, phases, counters, interrupted, start })
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phases.send_replace(phase);
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        Totals::of(self.counters.iter())
+    }
+
+    /// Looks at the run again and again until `done` says so, or to the deadline, exactly.
+    pub(crate) async fn watch(
+        &self,
+        deadline: Option<Instant>,
+        mut done: impl FnMut(Totals) -> bool,
+    ) -> Watched {
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if done(self.totals()) || left == Some(Duration::ZERO) {
+                return Watched::Done;
+            }
+            // A thread that ends by itself has panicked or could not begin.
+            let a_thread_ended = self.threads.iter().any(JoinHandle::is_finished);
+            if a_thread_ended || self.interrupted.load(Ordering::Relaxed) {
+                return Watched::Interrupted;
+            }
+            tokio::time::sleep(left.unwrap_or(WATCH_INTERVAL).min(WATCH_INTERVAL)).await;
+        }
+    }
+
+    /// Has every session say DISCONNECT, and takes what the threads have counted.
+    pub(crate) fn finish(self) -> Result<Finished<T>, CrewError> {
+        self.phases.send_replace(Phase::Stopping);
+        let mut connects = ConnectTally::new();
+        let mut outcomes = Vec::with_capacity(self.threads.len());
+        for thread in self.threads {
+            let (tally, outcome) =
+                thread.join().map_err(|_| CrewError::Panicked)?.map_err(CrewError::Start)?;
+            connects.add(&tally);
+            outcomes.push(outcome);
+        }
+        Ok(Finished { connects, outcomes, totals: Totals::of(self.counters.iter()) })
+    }
+}

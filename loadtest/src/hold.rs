@@ -1,0 +1,93 @@
+//! The scenario `hold`: sessions connect at their rate and stay; what does each cost?
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::args::HoldArgs;
+use crate::connecting::connect_all;
+use crate::crew::{Crew, Finished, Watched};
+use crate::holder::Holding;
+use crate::objectives::Limits;
+use crate::progress::Progress;
+use crate::report::{ConnectReport, Report, Rows, Table, Verdict, per_second};
+use crate::setup::Setup;
+
+#[derive(Debug, Serialize)]
+struct HoldOutcome {
+    /// After the last had connected.
+    held_seconds: f64,
+    /// Of CPU, while nothing but PINGREQ happened.
+    server_cpu_per_second_us: Option<f64>,
+}
+
+pub(crate) fn run(args: &HoldArgs) -> anyhow::Result<Verdict> {
+    let setup = Setup::prepare(&args.common, args.n.into())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let report = runtime.context("start runtime")?.block_on(hold(args, &setup))?;
+    report.publish(args.common.json.as_deref()).context("write report")
+}
+
+async fn hold(args: &HoldArgs, setup: &Setup) -> anyhow::Result<Report<HoldOutcome>> {
+    setup.listen_for_interrupt();
+    let target = setup.probe().await?;
+    let subscribe = args.subscribe.clone().map(|template| (template, args.qos));
+    let before = setup.sample_server();
+    let crew = Crew::start(setup, args.n, move || Holding { subscribe: subscribe.clone() })?;
+    let connecting = connect_all(&crew, setup, args.n.into(), before).await;
+    let cpu_before = setup.sample_server();
+    let held_since = Instant::now();
+    let watched = match connecting.watched {
+        Watched::Done => hold_on(&crew, Duration::from_secs(args.hold)).await,
+        Watched::Interrupted => Watched::Interrupted,
+    };
+    let held_seconds = held_since.elapsed().as_secs_f64();
+    let cpu_after = setup.sample_server();
+    let start = crew.start;
+    let Finished { connects: tally, .. } = crew.finish()?;
+    let seconds = tally.last.since(start).as_secs_f64();
+    let lost = tally.failed.total() + tally.broken.total();
+    let connecting = ConnectReport::new(args.n.into(), &tally, seconds, connecting.server);
+    let limits = Limits::of(&args.common);
+    Ok(Report {
+        scenario: "hold",
+        run: setup.connector.run.to_string(),
+        target,
+        outcome: HoldOutcome {
+            held_seconds,
+            server_cpu_per_second_us: cpu_before.zip(cpu_after).map(|(before, after)| {
+                (after.cpu.saturating_sub(before.cpu)).as_secs_f64() * 1e6 / held_seconds.max(1e-3)
+            }),
+        },
+        objectives: limits.judge(connecting.total, lost, per_second(connecting.connected, seconds)),
+        connecting,
+        broken: tally.broken,
+        interrupted: watched == Watched::Interrupted,
+    })
+}
+
+/// Until the time is over, or every session.
+async fn hold_on(crew: &Crew<()>, duration: Duration) -> Watched {
+    let mut progress = Progress::begin("holding", duration.as_secs());
+    let since = Instant::now();
+    let watched = crew
+        .watch(Some(since + duration), |totals| {
+            progress.show(since.elapsed().as_secs(), || format!("s · {} sessions", totals.live()));
+            totals.live() == 0
+        })
+        .await;
+    progress.end();
+    watched
+}
+
+impl Rows for HoldOutcome {
+    fn rows(&self, table: &mut Table<'_>) -> io::Result<()> {
+        table.row("held", &format!("{:.1} s", self.held_seconds))?;
+        if let Some(micros) = self.server_cpu_per_second_us {
+            table.row("server CPU while held", &format!("{micros:.0} µs/s"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! A session that is only held: it pings, and acknowledges what comes.
+
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use sotto_model::QoS;
+use sotto_mqtt::packet::Packet;
+
+use crate::client::{Client, ClientError, Progress, acknowledge, complete};
+use crate::connector::Connected;
+use crate::roster::{Phase, SeatId};
+use crate::run_clock::Micros;
+use crate::template::Template;
+use crate::worker::{Role, Session, Worker};
+
+pub(crate) struct Holding {
+    pub(crate) subscribe: Option<(Template, QoS)>,
+}
+
+impl Role for Holding {
+    type Outcome = ();
+
+    fn filter(&self, client: u32, worker: &Worker) -> Option<(String, QoS)> {
+        let (template, qos) = self.subscribe.as_ref()?;
+        Some((template.expand(client, worker.connector.run), *qos))
+    }
+
+    fn session(self: Rc<Self>, worker: &Rc<Worker>, _: u32, connected: Connected, seat: SeatId) -> Session {
+        Box::pin(Holder { worker: Rc::clone(worker), seat, client: Some(connected.client) })
+    }
+
+    async fn publish(&self, _: &Worker, _: Micros) {}
+
+    fn sweep_wakes_all(&self) -> bool {
+        false
+    }
+
+    fn outcome(&self) {}
+}
+
+struct Holder {
+    worker: Rc<Worker>,
+    seat: SeatId,
+    /// Until it is given back.
+    client: Option<Client>,
+}
+
+impl Future for Holder {
+    type Output = Result<Client, ClientError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut client = self.client.take().expect("not polled after it was ready");
+        let orders = self.worker.roster.attend(self.seat, cx);
+        if orders.phase == Phase::Stopping {
+            return Poll::Ready(Ok(client));
+        }
+        let held = poll_held(&mut client, cx, orders.must_ping);
+        self.client = Some(client);
+        held
+    }
+}
+
+/// Pending, or why the session has ended.
+fn poll_held(
+    client: &mut Client,
+    cx: &mut Context<'_>,
+    must_ping: bool,
+) -> Poll<Result<Client, ClientError>> {
+    if must_ping {
+        client.ping()?;
+    }
+    let version = client.version();
+    loop {
+        let received = client.receive(cx, |packet, out| {
+            match packet {
+                Packet::Publish(publish) => acknowledge(&publish, version, out),
+                Packet::PubRel(pubrel) => complete(&pubrel, version, out),
+                _ => return Err(ClientError::Unexpected("an answer")),
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        ready!(client.poll_flush(cx))?;
+        if received == Progress::Drained {
+            return Poll::Pending;
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Durations of one kind, kept as a histogram: microseconds, three significant digits.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::limits::LATENCY_MAX;
+use crate::run_clock::Micros;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Latencies(Histogram<u64>);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct LatencySummary {
+    pub(crate) count: u64,
+    pub(crate) p50_us: u64,
+    pub(crate) p90_us: u64,
+    pub(crate) p99_us: u64,
+    pub(crate) max_us: u64,
+}
+
+impl Latencies {
+    pub(crate) fn new() -> Self {
+        let highest = u64::try_from(LATENCY_MAX.as_micros()).expect("an hour fits");
+        Self(Histogram::new_with_bounds(1, highest, 3).expect("the bounds are constant and valid"))
+    }
+
+    /// Counts the time from when something was due, not from when it was begun: had the load tester waited
+    /// for a slow broker before it began, that wait is the broker's.
+    pub(crate) fn record(&mut self, intended: Micros, done: Micros) {
+        self.record_duration(done.since(intended));
+    }
+
+    pub(crate) fn record_duration(&mut self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.0.saturating_record(micros);
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.0.add(&other.0).expect("all have the same bounds");
+    }
+
+    pub(crate) fn summary(&self) -> LatencySummary {
+        LatencySummary {
+            count: self.0.len(),
+            p50_us: self.0.value_at_quantile(0.5),
+            p90_us: self.0.value_at_quantile(0.9),
+            p99_us: self.0.value_at_quantile(0.99),
+            max_us: self.0.max(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stall_counts_for_everything_that_was_due_during_it() {
+        // One message a millisecond; the broker answers at once but for one stall of a second, after which
+        // everything held up goes out together. Measured from the sending, one in 1000 would be slow.
+        let mut latencies = Latencies::new();
+        for k in 0..2000_u64 {
+            let due = Micros(k * 1000);
+            let done = if (500..1500).contains(&k) { Micros(1_500_000) } else { due };
+            latencies.record(due, done);
+        }
+        let summary = latencies.summary();
+        assert_eq!(summary.count, 2000);
+        assert!(summary.p50_us < 2_000, "{summary:?}");
+        assert!((795_000..=805_000).contains(&summary.p90_us), "{summary:?}");
+        assert!((975_000..=985_000).contains(&summary.p99_us), "{summary:?}");
+    }
+
+    #[test]
+    fn what_is_longer_than_the_scale_counts_as_its_end() {
+        let mut latencies = Latencies::new();
+        latencies.record_duration(Duration::from_hours(100));
+        assert_eq!(latencies.summary().count, 1);
+        assert!(latencies.summary().max_us >= 3_600_000_000);
+    }
+
+    #[test]
+    fn histograms_of_two_threads_add_up() {
+        let (mut a, mut b) = (Latencies::new(), Latencies::new());
+        a.record(Micros(0), Micros(10));
+        b.record(Micros(0), Micros(30));
+        a.add(&b);
+        assert_eq!(a.summary().count, 2);
+        assert_eq!(a.summary().max_us, 30);
+    }
+}

@@ -1,0 +1,50 @@
+//! Every bound of the load tester, with its unit.
+
+use std::time::Duration;
+
+/// Clients of one run; a number fits the payload's 24 bits.
+pub(crate) const CLIENTS_MAX: i64 = (1 << 24) - 1;
+/// Longest phase of a run, seconds: an intended time fits the payload's 40 bits of microseconds (12.7 days).
+pub(crate) const RUN_SECONDS_MAX: u64 = 10 * 24 * 3600;
+/// Largest payload, bytes.
+pub(crate) const SIZE_BYTES_MAX: i64 = 16 * 1024 * 1024;
+/// Largest packet accepted from the broker, bytes: the largest payload, a topic, properties.
+pub(crate) const PACKET_BYTES_MAX: u32 = 17 * 1024 * 1024;
+/// Read buffer of a thread, bytes; it grows to hold a larger packet.
+pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
+/// Room for one read behind a partial packet, bytes.
+pub(crate) const READ_BYTES_MIN: usize = 16 * 1024;
+/// Encoded bytes of one client waiting for its socket before it encodes no more.
+pub(crate) const UNSENT_BYTES_MAX: usize = 64 * 1024;
+/// Send buffer kept by a client between writes, bytes.
+pub(crate) const UNSENT_BYTES_KEPT: usize = 4 * 1024;
+/// Connections from one source address: well below the 28,232 ports that Linux hands out.
+pub(crate) const PORTS_PER_ADDRESS: u64 = 10_000;
+/// Files the process needs beside its connections: standard streams, runtimes, timers, the report.
+pub(crate) const FILES_RESERVED: u64 = 32;
+/// Files each thread needs: epoll, eventfd, timer, signal pipe.
+pub(crate) const FILES_PER_THREAD: u64 = 8;
+/// Ranges that one set of sequences keeps; past it the oldest gap is closed and counts as lost.
+pub(crate) const SEQUENCE_RANGES_MAX: usize = 16 * 1024;
+/// Longest latency told apart; longer ones count as this.
+pub(crate) const LATENCY_MAX: Duration = Duration::from_hours(1);
+/// The pacer wakes at most this often; what comes due between is sent up to this late.
+pub(crate) const PACER_TICK: Duration = Duration::from_micros(100);
+/// Time without a delivery after which a QoS 0 publisher in a closed loop takes its window for lost.
+pub(crate) const CREDIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time without a delivery after which the drain gives the rest up for lost.
+pub(crate) const DRAIN_QUIET: Duration = Duration::from_secs(2);
+/// Time after the last expected delivery in which duplicates may still show.
+pub(crate) const DUPLICATES_WAIT: Duration = Duration::from_millis(200);
+/// Time for clients to say DISCONNECT at the end.
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time the broker's memory has to settle before it is read.
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);
+/// How often the run is looked at: phases, progress bar.
+pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+/// How often progress is printed where it goes to no terminal.
+pub(crate) const PLAIN_PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often Keep Alive is looked after, for all clients of a thread.
+pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest password file, bytes.
+pub(crate) const PASSWORD_FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;

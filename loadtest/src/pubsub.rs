@@ -1,0 +1,292 @@
+//! The scenario `pubsub`: numbered messages go through the broker; which arrive, when, how often?
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+
+use crate::args::PubsubArgs;
+use crate::connecting::connect_all;
+use crate::counters::Totals;
+use crate::credit::Credit;
+use crate::crew::{Crew, Finished, Watched};
+use crate::latencies::LatencySummary;
+use crate::ledger::{Layout, Received, settle};
+use crate::limits::{CLIENTS_MAX, DRAIN_QUIET, DUPLICATES_WAIT, WATCH_INTERVAL};
+use crate::message_tally::MessageTally;
+use crate::objectives::Limits;
+use crate::pacer::Plan;
+use crate::progress::Progress;
+use crate::report::{ConnectReport, Report, Rows, Table, Verdict, per_second};
+use crate::roster::Phase;
+use crate::schedule::Schedule;
+use crate::server_process::ServerSample;
+use crate::setup::Setup;
+use crate::traffic::{Pacing, Traffic, TrafficPlan};
+
+#[derive(Debug, Serialize)]
+struct PubsubOutcome {
+    publishers: u32,
+    subscribers: u32,
+    topics: u32,
+    qos: u8,
+    size_bytes: u32,
+    /// Open loop; else the window counts.
+    rate_wanted: Option<f64>,
+    window: Option<u16>,
+    /// Messages that came due; without a plan, those that were sent.
+    due: u64,
+    sent: u64,
+    /// QoS 1 and 2: acknowledged.
+    accepted: u64,
+    refused: u64,
+    unacknowledged: u64,
+    expected: u64,
+    delivered: u64,
+    lost: u64,
+    duplicates: u64,
+    reordered: u64,
+    foreign: u64,
+    /// While messages were published; what was drained later is not in the rates.
+    seconds: f64,
+    published_per_second: f64,
+    delivered_per_second: f64,
+    /// From when a message was due to when it was encoded.
+    held_up: LatencySummary,
+    /// From when a message was due.
+    acknowledged: LatencySummary,
+    delivery: LatencySummary,
+    server: Option<ServerTraffic>,
+}
+
+/// What messages cost the broker.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct ServerTraffic {
+    cpu_per_message_in_us: f64,
+    cpu_per_delivery_us: Option<f64>,
+    cores: f64,
+}
+
+/// What was published while, and for how long.
+struct Publishing {
+    watched: Watched,
+    seconds: f64,
+    totals: Totals,
+    server: Option<ServerTraffic>,
+}
+
+pub(crate) fn run(args: &PubsubArgs) -> anyhow::Result<Verdict> {
+    let clients = u64::from(args.pubs) + u64::from(args.subs);
+    if i64::try_from(clients).is_ok_and(|clients| clients > CLIENTS_MAX) {
+        bail!("at most {CLIENTS_MAX} clients");
+    }
+    let setup = Setup::prepare(&args.common, clients)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let report = runtime.context("start runtime")?.block_on(pubsub(args, &setup))?;
+    report.publish(args.common.json.as_deref()).context("write report")
+}
+
+async fn pubsub(args: &PubsubArgs, setup: &Setup) -> anyhow::Result<Report<PubsubOutcome>> {
+    setup.listen_for_interrupt();
+    let target = setup.probe().await?;
+    let before = setup.sample_server();
+    let plan = plan(args, setup);
+    let layout = plan.layout;
+    let clients = args.pubs + args.subs;
+    let crew = Crew::start(setup, clients, move || Traffic::new(plan.clone()))?;
+    let connecting = connect_all(&crew, setup, clients.into(), before).await;
+    let publishing = match connecting.watched {
+        Watched::Done => publish(&crew, setup, args).await,
+        Watched::Interrupted => Publishing::none(),
+    };
+    crew.enter(Phase::Draining);
+    if publishing.watched == Watched::Done {
+        drain(&crew, Duration::from_secs(args.drain)).await;
+    }
+    let start = crew.start;
+    let Finished { connects, outcomes, totals } = crew.finish()?;
+    let mut tally = MessageTally::new();
+    for thread in outcomes {
+        tally.add(thread);
+    }
+    if let Some(error) = tally.pacing_failed {
+        bail!("pace messages: {error}");
+    }
+    let (expected, lost) = settle(layout, &tally.published, &tally.received);
+    let outcome = PubsubOutcome {
+        publishers: args.pubs,
+        subscribers: args.subs,
+        topics: args.topics,
+        qos: args.qos as u8,
+        size_bytes: args.size,
+        rate_wanted: (args.rate > 0.0).then_some(args.rate),
+        window: (args.rate == 0.0).then_some(args.window),
+        due: if args.rate > 0.0 { messages_planned(args) } else { totals.sent },
+        sent: totals.sent,
+        accepted: totals.accepted,
+        refused: totals.refused,
+        unacknowledged: totals.sent - totals.accepted - totals.refused,
+        expected,
+        delivered: tally.received.iter().map(Received::unique).sum(),
+        lost,
+        duplicates: tally.received.iter().map(|subscriber| subscriber.duplicates).sum(),
+        reordered: tally.received.iter().map(|subscriber| subscriber.reordered).sum(),
+        foreign: tally.received.iter().map(|subscriber| subscriber.foreign).sum(),
+        seconds: publishing.seconds,
+        published_per_second: per_second(publishing.totals.accepted, publishing.seconds),
+        delivered_per_second: per_second(publishing.totals.delivered, publishing.seconds),
+        held_up: tally.held_up.summary(),
+        acknowledged: tally.acknowledged.summary(),
+        delivery: tally.delivered.summary(),
+        server: publishing.server,
+    };
+    let seconds = connects.last.since(start).as_secs_f64();
+    Ok(Report {
+        scenario: "pubsub",
+        run: setup.connector.run.to_string(),
+        target,
+        objectives: Limits::of(&args.common).judge(outcome.delivery, lost, outcome.delivered_per_second),
+        outcome,
+        connecting: ConnectReport::new(clients.into(), &connects, seconds, connecting.server),
+        broken: connects.broken,
+        interrupted: publishing.watched == Watched::Interrupted,
+    })
+}
+
+fn plan(args: &PubsubArgs, setup: &Setup) -> TrafficPlan {
+    let layout = Layout { publishers: args.pubs, subscribers: args.subs, topics: args.topics };
+    let pacing = if args.rate > 0.0 {
+        Pacing::Open(Plan {
+            schedule: Schedule::new(args.rate),
+            publishers: args.pubs,
+            total: messages_planned(args),
+        })
+    } else {
+        Pacing::Closed { window: args.window, credits: (0..args.pubs).map(|_| Credit::default()).collect() }
+    };
+    TrafficPlan {
+        layout,
+        topic: args.topic.clone(),
+        run: setup.connector.run,
+        qos: args.qos,
+        size_bytes: args.size as usize,
+        pacing,
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "at most 10^13, and not negative"
+)]
+fn messages_planned(args: &PubsubArgs) -> u64 {
+    (args.rate * args.seconds as f64).round() as u64
+}
+
+/// Publishes for as long as asked, or until no session is left.
+async fn publish(crew: &Crew<MessageTally>, setup: &Setup, args: &PubsubArgs) -> Publishing {
+    let clock = setup.connector.clock;
+    // A moment for all threads to hear of it before the first message is due.
+    let start = clock.now().plus(WATCH_INTERVAL);
+    let end = start.plus(Duration::from_secs(args.seconds));
+    let before = setup.sample_server();
+    crew.enter(Phase::Publishing(start));
+    let mut progress = Progress::begin("publishing", args.seconds);
+    let watched = crew
+        .watch(Some(clock.instant(end)), |totals| {
+            progress.show(clock.now().since(start).as_secs(), || {
+                format!("s · {} sent, {} delivered", totals.sent, totals.delivered)
+            });
+            totals.live() == 0
+        })
+        .await;
+    progress.end();
+    let totals = crew.totals();
+    let seconds = clock.now().since(start).as_secs_f64();
+    let server = before.zip(setup.sample_server());
+    let server = server.map(|(before, after)| ServerTraffic::new(before, after, totals, seconds));
+    Publishing { watched, seconds, totals, server }
+}
+
+/// Until everything has arrived, or nothing more does.
+async fn drain(crew: &Crew<MessageTally>, longest: Duration) {
+    let mut progress = Progress::begin("draining", crew.totals().expected);
+    let since = Instant::now();
+    let (mut seen, mut seen_at) = (Totals::default(), since);
+    crew.watch(Some(since + longest), |totals| {
+        progress.show(totals.delivered, || "delivered".into());
+        if totals != seen {
+            (seen, seen_at) = (totals, Instant::now());
+        }
+        totals.is_settled() || totals.live() == 0 || seen_at.elapsed() >= DRAIN_QUIET
+    })
+    .await;
+    progress.end();
+    tokio::time::sleep(DUPLICATES_WAIT).await;
+}
+
+impl ServerTraffic {
+    fn new(before: ServerSample, after: ServerSample, totals: Totals, seconds: f64) -> Self {
+        let cpu_us = after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6;
+        let per = |count: u64| (count > 0).then(|| cpu_us / per_second(count, 1.0));
+        Self {
+            cpu_per_message_in_us: per(totals.accepted).unwrap_or_default(),
+            cpu_per_delivery_us: per(totals.delivered),
+            cores: cpu_us / 1e6 / seconds.max(1e-3),
+        }
+    }
+}
+
+impl Publishing {
+    fn none() -> Self {
+        Self { watched: Watched::Interrupted, seconds: 0.0, totals: Totals::default(), server: None }
+    }
+}
+
+impl Rows for PubsubOutcome {
+    fn rows(&self, table: &mut Table<'_>) -> io::Result<()> {
+        let Self { publishers, subscribers, topics, qos, size_bytes, .. } = self;
+        let layout = format!(
+            "{publishers} publishers, {topics} topics, {subscribers} subscribers; QoS {qos}, {size_bytes} bytes"
+        );
+        table.row("layout", &layout)?;
+        let wanted = match (self.rate_wanted, self.window) {
+            (Some(rate), _) => format!("open loop, {rate}/s wanted"),
+            (None, window) => format!("closed loop, {} outstanding", window.unwrap_or_default()),
+        };
+        table.row(
+            "published",
+            &format!("{:.0}/s over {:.2} s ({wanted})", self.published_per_second, self.seconds),
+        )?;
+        table.row("delivered", &format!("{:.0}/s", self.delivered_per_second))?;
+        let Self { due, sent, accepted, refused, unacknowledged, .. } = self;
+        table.row(
+            "messages",
+            &format!("{sent} sent of {due} due; {accepted} accepted, {refused} refused, {unacknowledged} unanswered"),
+        )?;
+        let Self { expected, delivered, lost, duplicates, reordered, foreign, .. } = self;
+        table.row("deliveries", &format!("{delivered} of {expected} expected"))?;
+        table.row(
+            "lost",
+            &format!("{lost}; {duplicates} duplicates, {reordered} reordered, {foreign} of other runs"),
+        )?;
+        table.latencies(&[
+            ("held up before sending", self.held_up),
+            (if *qos == 2 { "PUBCOMP, since due" } else { "PUBACK, since due" }, self.acknowledged),
+            ("delivery, since due", self.delivery),
+        ])?;
+        if let Some(server) = self.server {
+            let delivery = server.cpu_per_delivery_us.map_or_else(|| "–".into(), |us| format!("{us:.2} µs"));
+            table.row(
+                "server CPU",
+                &format!(
+                    "{:.2} µs a message in, {delivery} a delivery; {:.2} cores",
+                    server.cpu_per_message_in_us, server.cores
+                ),
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! The outcome of a run: a table for people, the same as JSON for scripts.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::failures::Failures;
+use crate::latencies::LatencySummary;
+use crate::objectives::Objective;
+use crate::worker::ConnectTally;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Report<Outcome> {
+    pub(crate) scenario: &'static str,
+    /// Hexadecimal.
+    pub(crate) run: String,
+    pub(crate) target: Target,
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
+    pub(crate) connecting: ConnectReport,
+    /// Sessions that ended before they were told to, by reason.
+    pub(crate) broken: Failures,
+    /// Ended before its time; what was measured till then stands.
+    pub(crate) interrupted: bool,
+    pub(crate) objectives: Vec<Objective>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Target {
+    pub(crate) address: String,
+    /// TLS version and suite.
+    pub(crate) transport: String,
+    pub(crate) protocol: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ConnectReport {
+    pub(crate) wanted: u64,
+    pub(crate) connected: u64,
+    /// By reason.
+    pub(crate) failed: Failures,
+    /// From when the first was due to when the last was done.
+    pub(crate) seconds: f64,
+    pub(crate) connects_per_second: f64,
+    pub(crate) waiting: LatencySummary,
+    pub(crate) tcp: LatencySummary,
+    pub(crate) tls: LatencySummary,
+    pub(crate) connack: LatencySummary,
+    pub(crate) suback: LatencySummary,
+    /// From when it was due.
+    pub(crate) total: LatencySummary,
+    pub(crate) server: Option<ServerConnectReport>,
+}
+
+/// What connections cost the broker.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct ServerConnectReport {
+    pub(crate) rss_before_bytes: u64,
+    pub(crate) rss_after_bytes: u64,
+    pub(crate) bytes_per_connection: f64,
+    pub(crate) cpu_per_connect_us: f64,
+}
+
+/// A report's own rows, above those about connecting.
+pub(crate) trait Rows {
+    fn rows(&self, table: &mut Table<'_>) -> io::Result<()>;
+}
+
+/// What the exit code tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verdict {
+    pub(crate) failed: bool,
+    pub(crate) objective_missed: bool,
+}
+
+impl<Outcome: Rows + Serialize> Report<Outcome> {
+    /// Prints the table, writes the JSON, and says in one line on standard error what has failed.
+    pub(crate) fn publish(&self, json: Option<&Path>) -> io::Result<Verdict> {
+        match json {
+            Some(path) if path.as_os_str() == "-" => {
+                self.write_table(&mut io::stderr().lock())?;
+                self.write_json(&mut io::stdout().lock())?;
+            }
+            Some(path) => {
+                self.write_table(&mut io::stdout().lock())?;
+                self.write_json(&mut File::create(path)?)?;
+            }
+            None => self.write_table(&mut io::stdout().lock())?,
+        }
+        for (what, failures) in
+            [("could not connect", &self.connecting.failed), ("ended early", &self.broken)]
+        {
+            if let Some((reason, _)) = failures.iter().max_by_key(|(_, count)| *count) {
+                let (total, wanted) = (failures.total(), self.connecting.wanted);
+                eprintln!("error: {total} of {wanted} clients {what}, most of them because: {reason}");
+            }
+        }
+        let failed = self.interrupted || self.connecting.failed.total() > 0 || self.broken.total() > 0;
+        let objective_missed = self.objectives.iter().any(|objective| !objective.met);
+        Ok(Verdict { failed, objective_missed })
+    }
+
+    fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut *out, self)?;
+        writeln!(out)
+    }
+
+    fn write_table(&self, out: &mut impl Write) -> io::Result<()> {
+        let Target { address, transport, protocol } = &self.target;
+        writeln!(out, "{} {address} · {protocol} · {transport} · run {}", self.scenario, self.run)?;
+        let mut table = Table { out };
+        self.outcome.rows(&mut table)?;
+        self.connecting.rows(&mut table)?;
+        table.failures("failed to connect", &self.connecting.failed)?;
+        table.failures("ended early", &self.broken)?;
+        if self.interrupted {
+            table.row("interrupted", "before its time; the figures are of what was done till then")?;
+        }
+        for Objective { name, limit, measured, met } in &self.objectives {
+            let verdict = if *met { "met" } else { "MISSED" };
+            table.row(name, &format!("{verdict}: {measured:.2}, limit {limit}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl ConnectReport {
+    pub(crate) fn new(
+        wanted: u64,
+        tally: &ConnectTally,
+        seconds: f64,
+        server: Option<ServerConnectReport>,
+    ) -> Self {
+        let total = tally.total.summary();
+        Self {
+            wanted,
+            connected: total.count,
+            failed: tally.failed.clone(),
+            seconds,
+            connects_per_second: per_second(total.count, seconds),
+            waiting: tally.waiting.summary(),
+            tcp: tally.tcp.summary(),
+            tls: tally.tls.summary(),
+            connack: tally.connack.summary(),
+            suback: tally.suback.summary(),
+            total,
+            server,
+        }
+    }
+
+    fn rows(&self, table: &mut Table<'_>) -> io::Result<()> {
+        table.row("connected", &format!("{} of {}", self.connected, self.wanted))?;
+        table
+            .row("connect rate", &format!("{:.0}/s over {:.2} s", self.connects_per_second, self.seconds))?;
+        table.latencies(&[
+            ("waiting for a place", self.waiting),
+            ("TCP", self.tcp),
+            ("TLS", self.tls),
+            ("CONNACK", self.connack),
+            ("SUBACK", self.suback),
+            ("connect, since due", self.total),
+        ])?;
+        if let Some(server) = self.server {
+            table.row("server per connection", &format!("{:.0} bytes", server.bytes_per_connection))?;
+            table.row("server CPU per connect", &format!("{:.1} µs", server.cpu_per_connect_us))?;
+            let (before, after) = (mebibytes(server.rss_before_bytes), mebibytes(server.rss_after_bytes));
+            table.row("server memory", &format!("{before:.1} MiB before, {after:.1} MiB connected"))?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) struct Table<'a> {
+    out: &'a mut dyn Write,
+}
+
+impl Table<'_> {
+    pub(crate) fn row(&mut self, label: &str, value: &str) -> io::Result<()> {
+        writeln!(self.out, "  {label:<24} {value}")
+    }
+
+    /// Kinds that never happened are left out.
+    pub(crate) fn latencies(&mut self, kinds: &[(&str, LatencySummary)]) -> io::Result<()> {
+        if kinds.iter().all(|(_, summary)| summary.count == 0) {
+            return Ok(());
+        }
+        writeln!(self.out, "  {:<24} {:>10} {:>10} {:>10} {:>10}", "ms", "p50", "p90", "p99", "max")?;
+        for (label, summary) in kinds.iter().filter(|(_, summary)| summary.count > 0) {
+            let [p50, p90, p99, max] =
+                [summary.p50_us, summary.p90_us, summary.p99_us, summary.max_us].map(milliseconds);
+            writeln!(self.out, "    {label:<22} {p50:>10.2} {p90:>10.2} {p99:>10.2} {max:>10.2}")?;
+        }
+        Ok(())
+    }
+
+    fn failures(&mut self, label: &str, failures: &Failures) -> io::Result<()> {
+        failures.iter().try_for_each(|(reason, count)| self.row(label, &format!("{count}: {reason}")))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^53")]
+pub(crate) fn per_second(count: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far less than 2^53")]
+fn milliseconds(micros: u64) -> f64 {
+    micros as f64 / 1000.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far less than 2^53")]
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

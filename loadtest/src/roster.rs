@@ -1,0 +1,184 @@
+//! The sessions of one thread, as those see them who tell them what to do: the phase of the run, messages
+//! that have come due, Keep Alive.
+//!
+//! One waker and three numbers a session; no timers and no channels of its own.
+
+use std::cell::{Cell, RefCell};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use crate::run_clock::Micros;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Sessions connect and stay.
+    Connecting,
+    /// Publishers publish; the first message is due at this time.
+    Publishing(Micros),
+    /// Nothing more is published; what is under way arrives.
+    Draining,
+    /// Sessions say DISCONNECT and end.
+    Stopping,
+}
+
+#[derive(Debug)]
+pub(crate) struct Roster {
+    phase: Cell<Phase>,
+    seats: RefCell<Vec<Seat>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SeatId(usize);
+
+#[derive(Debug)]
+struct Seat {
+    waker: Option<Waker>,
+    /// Messages due since the run began.
+    due: u64,
+    ping_every: Option<Duration>,
+    ping_at: Micros,
+    must_ping: bool,
+}
+
+/// What a session finds when it attends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Orders {
+    pub(crate) phase: Phase,
+    pub(crate) due: u64,
+    pub(crate) must_ping: bool,
+}
+
+impl Roster {
+    pub(crate) fn new() -> Self {
+        Self { phase: Cell::new(Phase::Connecting), seats: RefCell::new(Vec::new()) }
+    }
+
+    /// Half of Keep Alive leaves a PINGREQ time to arrive. [MQTT-3.1.2-20]
+    pub(crate) fn take_seat(&self, keep_alive_seconds: u16, now: Micros) -> SeatId {
+        let ping_every = (keep_alive_seconds > 0).then(|| Duration::from_secs(keep_alive_seconds.into()) / 2);
+        let ping_at = now.plus(ping_every.unwrap_or_default());
+        let mut seats = self.seats.borrow_mut();
+        seats.push(Seat { waker: None, due: 0, ping_every, ping_at, must_ping: false });
+        SeatId(seats.len() - 1)
+    }
+
+    /// Leaves the session's waker and takes its orders.
+    pub(crate) fn attend(&self, id: SeatId, cx: &mut Context<'_>) -> Orders {
+        let seat = &mut self.seats.borrow_mut()[id.0];
+        match &mut seat.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Orders { phase: self.phase.get(), due: seat.due, must_ping: std::mem::take(&mut seat.must_ping) }
+    }
+
+    pub(crate) fn leave(&self, id: SeatId) {
+        let seat = &mut self.seats.borrow_mut()[id.0];
+        seat.waker = None;
+        seat.ping_every = None;
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        for seat in self.seats.borrow().iter() {
+            seat.wake();
+        }
+    }
+
+    /// One more message of this session is due.
+    pub(crate) fn add_due(&self, id: SeatId) {
+        let seat = &mut self.seats.borrow_mut()[id.0];
+        seat.due += 1;
+        seat.wake();
+    }
+
+    /// Has everyone ping whose time has come, and wakes everyone with `wake_all`.
+    pub(crate) fn sweep(&self, now: Micros, wake_all: bool) {
+        for seat in self.seats.borrow_mut().iter_mut() {
+            let ping_every = seat.ping_every.filter(|_| seat.ping_at <= now);
+            if let Some(ping_every) = ping_every {
+                seat.must_ping = true;
+                seat.ping_at = now.plus(ping_every);
+            }
+            if ping_every.is_some() || wake_all {
+                seat.wake();
+            }
+        }
+    }
+}
+
+impl Seat {
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Bell(AtomicU32);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_session_pings_after_half_its_keep_alive_and_one_without_never() {
+        let roster = Roster::new();
+        let bell = Arc::new(Bell::default());
+        let waker = Waker::from(Arc::clone(&bell));
+        let mut cx = Context::from_waker(&waker);
+        let with = roster.take_seat(10, Micros(0));
+        let without = roster.take_seat(0, Micros(0));
+        assert!(!roster.attend(with, &mut cx).must_ping);
+        assert!(!roster.attend(without, &mut cx).must_ping);
+        roster.sweep(Micros(4_999_999), false);
+        assert_eq!(bell.0.load(Ordering::Relaxed), 0);
+        roster.sweep(Micros(5_000_000), false);
+        assert_eq!(bell.0.load(Ordering::Relaxed), 1);
+        assert!(roster.attend(with, &mut cx).must_ping);
+        assert!(!roster.attend(with, &mut cx).must_ping, "one sweep asks once");
+        assert!(!roster.attend(without, &mut cx).must_ping);
+        roster.sweep(Micros(9_000_000), false);
+        assert!(!roster.attend(with, &mut cx).must_ping);
+    }
+
+    #[test]
+    fn a_new_phase_wakes_everyone_who_is_still_there() {
+        let roster = Roster::new();
+        let bell = Arc::new(Bell::default());
+        let waker = Waker::from(Arc::clone(&bell));
+        let mut cx = Context::from_waker(&waker);
+        let (stays, leaves) = (roster.take_seat(0, Micros(0)), roster.take_seat(0, Micros(0)));
+        roster.attend(stays, &mut cx);
+        roster.attend(leaves, &mut cx);
+        roster.leave(leaves);
+        roster.enter(Phase::Stopping);
+        assert_eq!(bell.0.load(Ordering::Relaxed), 1);
+        assert_eq!(roster.attend(stays, &mut cx).phase, Phase::Stopping);
+    }
+
+    #[test]
+    fn due_messages_add_up_until_the_session_looks() {
+        let roster = Roster::new();
+        let seat = roster.take_seat(0, Micros(0));
+        roster.add_due(seat);
+        roster.add_due(seat);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(roster.attend(seat, &mut cx).due, 2);
+    }
+}

@@ -1,0 +1,293 @@
+//! One thread with its own runtime and its share of the sessions: nothing is shared with the other threads
+//! but counters, so that statistics need no locks.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sotto_model::QoS;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::LocalSet;
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::task::TaskTracker;
+
+use crate::client::{Client, ClientError};
+use crate::connector::{ConnectTimes, Connected, Connector};
+use crate::counters::Counters;
+use crate::failures::Failures;
+use crate::latencies::Latencies;
+use crate::limits::{STOP_TIMEOUT, SWEEP_INTERVAL};
+use crate::roster::{Phase, Roster, SeatId};
+use crate::run_clock::Micros;
+use crate::schedule::Schedule;
+
+/// A session runs until the phase is [`Phase::Stopping`] and then gives its connection back.
+pub(crate) type Session = Pin<Box<dyn Future<Output = Result<Client, ClientError>>>>;
+
+/// What a scenario does on each thread.
+pub(crate) trait Role: 'static {
+    /// What the thread hands over at the end.
+    type Outcome: Send;
+
+    /// The filter that a client subscribes to before it counts as connected.
+    fn filter(&self, client: u32, worker: &Worker) -> Option<(String, QoS)>;
+
+    /// A session once it is connected.
+    fn session(
+        self: Rc<Self>,
+        worker: &Rc<Worker>,
+        client: u32,
+        connected: Connected,
+        seat: SeatId,
+    ) -> Session;
+
+    /// Runs beside the sessions from when messages begin to be due.
+    async fn publish(&self, worker: &Worker, start: Micros);
+
+    /// Sessions that wait for something that may never come are woken with every sweep.
+    fn sweep_wakes_all(&self) -> bool;
+
+    fn outcome(&self) -> Self::Outcome;
+}
+
+pub(crate) struct Worker {
+    pub(crate) connector: Arc<Connector>,
+    pub(crate) roster: Roster,
+    pub(crate) counters: Arc<[Counters]>,
+    index: usize,
+    tally: RefCell<ConnectTally>,
+}
+
+/// What connecting and holding has come to.
+#[derive(Debug)]
+pub(crate) struct ConnectTally {
+    /// From when the connection was due to when it was begun.
+    pub(crate) waiting: Latencies,
+    pub(crate) tcp: Latencies,
+    pub(crate) tls: Latencies,
+    pub(crate) connack: Latencies,
+    pub(crate) suback: Latencies,
+    /// From when the connection was due to its last step.
+    pub(crate) total: Latencies,
+    /// When the last one was done.
+    pub(crate) last: Micros,
+    pub(crate) failed: Failures,
+    /// Sessions that ended before they were told to.
+    pub(crate) broken: Failures,
+}
+
+/// The connections of the run and how they are begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    pub(crate) index: usize,
+    pub(crate) threads: usize,
+    /// Of the whole run.
+    pub(crate) clients: u32,
+    pub(crate) schedule: Schedule,
+    pub(crate) start: Micros,
+    /// On this thread.
+    pub(crate) in_flight: usize,
+}
+
+impl Worker {
+    /// Runs the thread's share to its end; to be called on a thread of its own.
+    pub(crate) fn run<R: Role>(
+        connector: Arc<Connector>,
+        counters: Arc<[Counters]>,
+        share: Share,
+        role: R,
+        phases: watch::Receiver<Phase>,
+    ) -> std::io::Result<(ConnectTally, R::Outcome)> {
+        let role = Rc::new(role);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let worker = Rc::new(Self {
+            connector,
+            roster: Roster::new(),
+            counters,
+            index: share.index,
+            tally: RefCell::new(ConnectTally::new()),
+        });
+        let sessions = LocalSet::new();
+        sessions.block_on(&runtime, worker.work(share, &role, phases));
+        // Sessions that did not end in time end here.
+        drop(sessions);
+        Ok((worker.tally.replace(ConnectTally::new()), role.outcome()))
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters[self.index]
+    }
+
+    pub(crate) fn now(&self) -> Micros {
+        self.connector.clock.now()
+    }
+
+    async fn work<R: Role>(self: &Rc<Self>, share: Share, role: &Rc<R>, phases: watch::Receiver<Phase>) {
+        let sessions = TaskTracker::new();
+        tokio::select! {
+            () = self.follow(phases, role) => {}
+            () = self.connect_share(share, role, &sessions) => {}
+            () = self.sweep(role.as_ref()) => {}
+        }
+        sessions.close();
+        // The sessions left over are those of a broker that takes no more bytes; they are dropped.
+        let _ = timeout(STOP_TIMEOUT, sessions.wait()).await;
+    }
+
+    /// Returns when the run is to stop.
+    async fn follow<R: Role>(&self, mut phases: watch::Receiver<Phase>, role: &Rc<R>) {
+        loop {
+            let phase = *phases.borrow_and_update();
+            self.roster.enter(phase);
+            let changed = match phase {
+                Phase::Stopping => return,
+                Phase::Publishing(start) => {
+                    let publish = async {
+                        role.publish(self, start).await;
+                        std::future::pending::<()>().await;
+                    };
+                    tokio::select! {
+                        changed = phases.changed() => changed,
+                        () = publish => Ok(()),
+                    }
+                }
+                Phase::Connecting | Phase::Draining => phases.changed().await,
+            };
+            if changed.is_err() {
+                self.roster.enter(Phase::Stopping);
+                return;
+            }
+        }
+    }
+
+    /// Begins every connection when it is due, then waits for ever.
+    async fn connect_share<R: Role>(self: &Rc<Self>, share: Share, role: &Rc<R>, sessions: &TaskTracker) {
+        let places = Arc::new(Semaphore::new(share.in_flight));
+        let first = u32::try_from(share.index).expect("a thread's index is small");
+        for client in (first..share.clients).step_by(share.threads) {
+            let due = Micros(share.start.0 + share.schedule.due(client.into()).0);
+            sleep_until(self.connector.clock.instant(due).into()).await;
+            let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
+            let (worker, role) = (Rc::clone(self), Rc::clone(role));
+            sessions.spawn_local(async move {
+                // Boxed, so that what connecting needs is freed before the session is held.
+                let session = Box::pin(worker.connect(client, due, role)).await;
+                drop(place);
+                if let Some((session, seat)) = session {
+                    worker.attend(session, seat).await;
+                }
+            });
+        }
+        std::future::pending::<()>().await;
+    }
+
+    async fn connect<R: Role>(
+        self: &Rc<Self>,
+        client: u32,
+        due: Micros,
+        role: Rc<R>,
+    ) -> Option<(Session, SeatId)> {
+        let filter = role.filter(client, self);
+        let filter = filter.as_ref().map(|(filter, qos)| (filter.as_str(), *qos));
+        match self.connector.connect(client, filter).await {
+            Ok(connected) => {
+                self.tally.borrow_mut().count(due, connected.times);
+                self.counters().connected.add(1);
+                let seat = self.roster.take_seat(connected.keep_alive_seconds, self.now());
+                Some((role.session(self, client, connected, seat), seat))
+            }
+            Err(error) => {
+                self.tally.borrow_mut().failed.count(&error);
+                self.counters().connect_failed.add(1);
+                None
+            }
+        }
+    }
+
+    async fn attend(&self, session: Session, seat: SeatId) {
+        let ended = session.await;
+        self.roster.leave(seat);
+        match ended {
+            // A broker that closes first has not failed.
+            Ok(client) => drop(Box::pin(client.close()).await),
+            Err(error) => self.tally.borrow_mut().broken.count(&error),
+        }
+        self.counters().ended.add(1);
+    }
+
+    async fn sweep(&self, role: &impl Role) {
+        let mut ticks = interval(SWEEP_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.roster.sweep(self.now(), role.sweep_wakes_all());
+        }
+    }
+}
+
+impl ConnectTally {
+    pub(crate) fn new() -> Self {
+        Self {
+            waiting: Latencies::new(),
+            tcp: Latencies::new(),
+            tls: Latencies::new(),
+            connack: Latencies::new(),
+            suback: Latencies::new(),
+            total: Latencies::new(),
+            last: Micros::default(),
+            failed: Failures::default(),
+            broken: Failures::default(),
+        }
+    }
+
+    fn count(&mut self, due: Micros, times: ConnectTimes) {
+        self.waiting.record(due, times.begun);
+        self.tcp.record(times.begun, times.tcp);
+        self.tls.record(times.tcp, times.tls);
+        self.connack.record(times.tls, times.connack);
+        if let Some(suback) = times.suback {
+            self.suback.record(times.connack, suback);
+        }
+        let done = times.suback.unwrap_or(times.connack);
+        self.total.record(due, done);
+        self.last = self.last.max(done);
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.waiting.add(&other.waiting);
+        self.tcp.add(&other.tcp);
+        self.tls.add(&other.tls);
+        self.connack.add(&other.connack);
+        self.suback.add(&other.suback);
+        self.total.add(&other.total);
+        self.last = self.last.max(other.last);
+        self.failed.add(&other.failed);
+        self.broken.add(&other.broken);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_had_to_wait_for_a_place_is_measured_from_when_it_was_due() {
+        let mut tally = ConnectTally::new();
+        let times = ConnectTimes {
+            begun: Micros(900),
+            tcp: Micros(910),
+            tls: Micros(930),
+            connack: Micros(960),
+            suback: None,
+        };
+        tally.count(Micros(100), times);
+        assert_eq!(tally.waiting.summary().max_us, 800);
+        assert_eq!(tally.tcp.summary().max_us, 10);
+        assert_eq!(tally.tls.summary().max_us, 20);
+        assert_eq!(tally.connack.summary().max_us, 30);
+        assert_eq!(tally.suback.summary().count, 0);
+        assert_eq!(tally.total.summary().max_us, 860);
+        assert_eq!(tally.last, Micros(960));
+    }
+}
