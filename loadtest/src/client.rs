@@ -37,9 +37,9 @@ pub(crate) struct Client {
 pub(crate) enum ClientError {
     #[error("closed by the broker")]
     Closed,
-    #[error("connection failed: {0}")]
+    #[error("{0}")]
     Io(io::ErrorKind),
-    #[error("TLS failed: {0}")]
+    #[error("{0}")]
     Tls(rustls::Error),
     #[error("broker sent DISCONNECT: {} ({:#04x})", .0.as_str(), .0.code())]
     Disconnected(ReasonCode),

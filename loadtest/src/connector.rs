@@ -52,7 +52,8 @@ pub(crate) struct Connected {
 pub(crate) struct ConnectTimes {
     pub(crate) begun: Micros,
     pub(crate) tcp: Micros,
-    pub(crate) tls: Micros,
+    /// `None` without TLS.
+    pub(crate) tls: Option<Micros>,
     pub(crate) connack: Micros,
     /// `None` without a subscription.
     pub(crate) suback: Option<Micros>,
@@ -105,7 +106,7 @@ impl Connector {
                 Stream::Tls(Box::new(within(deadline, Step::Tls, handshake).await?))
             }
         };
-        let tls_done = self.clock.now();
+        let tls_done = self.tls.is_some().then(|| self.clock.now());
         let mut client = Client::new(stream, self.version);
         self.write_connect(number, client.out());
         let granted = within(deadline, Step::ConnAck, read_connack(&mut client)).await?;

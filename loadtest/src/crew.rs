@@ -58,7 +58,8 @@ impl<T: Send + 'static> Crew<T> {
     ) -> Result<Self, CrewError> {
         let (phases, receiver) = watch::channel(Phase::Connecting);
         let counters: Arc<[Counters]> = (0..setup.threads).map(|_| Counters::default()).collect();
-        let start = setup.connector.clock.now();
+        // A moment for the threads to start before the first connection is due.
+        let start = setup.connector.clock.now().plus(WATCH_INTERVAL);
         let mut threads = Vec::with_capacity(setup.threads);
         for index in 0..setup.threads {
             let share = Share {

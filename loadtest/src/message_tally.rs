@@ -14,8 +14,6 @@ pub(crate) struct MessageTally {
     pub(crate) delivered: Latencies,
     pub(crate) published: Vec<Published>,
     pub(crate) received: Vec<Received>,
-    /// Why pacing ended early, if it did.
-    pub(crate) pacing_failed: Option<std::io::Error>,
 }
 
 impl MessageTally {
@@ -26,7 +24,6 @@ impl MessageTally {
             delivered: Latencies::new(),
             published: Vec::new(),
             received: Vec::new(),
-            pacing_failed: None,
         }
     }
 
@@ -36,6 +33,5 @@ impl MessageTally {
         self.delivered.add(&other.delivered);
         self.published.extend(other.published);
         self.received.extend(other.received);
-        self.pacing_failed = self.pacing_failed.take().or(other.pacing_failed);
     }
 }

@@ -1,7 +1,5 @@
 //! Tells publishers when their messages are due, whether or not the broker keeps up: an open loop.
 
-use std::io;
-
 use crate::fine_timer::FineTimer;
 use crate::limits::PACER_TICK;
 use crate::roster::{Phase, Roster, SeatId};
@@ -35,29 +33,28 @@ pub(crate) async fn pace(
     publishers: &[(u32, SeatId)],
     roster: &Roster,
     clock: RunClock,
+    timer: &FineTimer,
     start: Micros,
-) -> io::Result<()> {
-    let timer = FineTimer::new()?;
+) {
     for sequence in 0.. {
         for (publisher, seat) in publishers {
             if plan.number(*publisher, sequence) >= plan.total {
-                return Ok(());
+                return;
             }
             let due = Micros(start.0 + plan.due(*publisher, sequence).0);
             let now = clock.now();
             if due > now {
-                timer.sleep_until(clock.instant(due.max(now.plus(PACER_TICK)))).await?;
+                timer.sleep_until(clock.instant(due.max(now.plus(PACER_TICK)))).await;
                 if !matches!(roster.phase(), Phase::Publishing(_)) {
-                    return Ok(());
+                    return;
                 }
             }
             roster.add_due(*seat);
         }
         if publishers.is_empty() {
-            return Ok(());
+            return;
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -81,7 +78,8 @@ mod tests {
         let seats: Vec<_> = (0..3).map(|i| (i, roster.take_seat(0, Micros(0)))).collect();
         roster.enter(Phase::Publishing(Micros(0)));
         let plan = Plan { schedule: Schedule::new(20_000.0), publishers: 3, total: 100 };
-        pace(plan, &seats, &roster, clock, clock.now()).await.expect("paced");
+        let timer = FineTimer::new().expect("a timer");
+        pace(plan, &seats, &roster, clock, &timer, clock.now()).await;
         let mut cx = Context::from_waker(Waker::noop());
         let due: Vec<_> = seats.iter().map(|(_, seat)| roster.attend(*seat, &mut cx).due).collect();
         assert_eq!(due, [34, 33, 33]);

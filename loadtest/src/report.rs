@@ -155,7 +155,7 @@ impl ConnectReport {
         table
             .row("connect rate", &format!("{:.0}/s over {:.2} s", self.connects_per_second, self.seconds))?;
         table.latencies(&[
-            ("waiting for a place", self.waiting),
+            ("before it began", self.waiting),
             ("TCP", self.tcp),
             ("TLS", self.tls),
             ("CONNACK", self.connack),

@@ -91,9 +91,8 @@ impl Role for Traffic {
         let Pacing::Open(plan) = &self.plan.pacing else { return };
         let mut publishers = self.publishers.borrow().clone();
         publishers.sort_unstable_by_key(|(publisher, _)| *publisher);
-        if let Err(error) = pace(*plan, &publishers, &worker.roster, worker.connector.clock, start).await {
-            self.tally.borrow_mut().pacing_failed = Some(error);
-        }
+        let clock = worker.connector.clock;
+        pace(*plan, &publishers, &worker.roster, clock, &worker.timer, start).await;
     }
 
     fn sweep_wakes_all(&self) -> bool {

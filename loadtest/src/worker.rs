@@ -9,13 +9,14 @@ use std::sync::Arc;
 use sotto_model::QoS;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::LocalSet;
-use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::client::{Client, ClientError};
 use crate::connector::{ConnectTimes, Connected, Connector};
 use crate::counters::Counters;
 use crate::failures::Failures;
+use crate::fine_timer::FineTimer;
 use crate::latencies::Latencies;
 use crate::limits::{STOP_TIMEOUT, SWEEP_INTERVAL};
 use crate::roster::{Phase, Roster, SeatId};
@@ -54,6 +55,8 @@ pub(crate) trait Role: 'static {
 pub(crate) struct Worker {
     pub(crate) connector: Arc<Connector>,
     pub(crate) roster: Roster,
+    /// Paces connections, and messages once all are there.
+    pub(crate) timer: FineTimer,
     pub(crate) counters: Arc<[Counters]>,
     index: usize,
     tally: RefCell<ConnectTally>,
@@ -101,8 +104,13 @@ impl Worker {
     ) -> std::io::Result<(ConnectTally, R::Outcome)> {
         let role = Rc::new(role);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let timer = {
+            let _context = runtime.enter();
+            FineTimer::new()?
+        };
         let worker = Rc::new(Self {
             connector,
+            timer,
             roster: Roster::new(),
             counters,
             index: share.index,
@@ -167,7 +175,7 @@ impl Worker {
         let first = u32::try_from(share.index).expect("a thread's index is small");
         for client in (first..share.clients).step_by(share.threads) {
             let due = Micros(share.start.0 + share.schedule.due(client.into()).0);
-            sleep_until(self.connector.clock.instant(due).into()).await;
+            self.timer.sleep_until(self.connector.clock.instant(due)).await;
             let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
             let (worker, role) = (Rc::clone(self), Rc::clone(role));
             sessions.spawn_local(async move {
@@ -244,8 +252,10 @@ impl ConnectTally {
     fn count(&mut self, due: Micros, times: ConnectTimes) {
         self.waiting.record(due, times.begun);
         self.tcp.record(times.begun, times.tcp);
-        self.tls.record(times.tcp, times.tls);
-        self.connack.record(times.tls, times.connack);
+        if let Some(tls) = times.tls {
+            self.tls.record(times.tcp, tls);
+        }
+        self.connack.record(times.tls.unwrap_or(times.tcp), times.connack);
         if let Some(suback) = times.suback {
             self.suback.record(times.connack, suback);
         }
@@ -277,7 +287,7 @@ mod tests {
         let times = ConnectTimes {
             begun: Micros(900),
             tcp: Micros(910),
-            tls: Micros(930),
+            tls: Some(Micros(930)),
             connack: Micros(960),
             suback: None,
         };
