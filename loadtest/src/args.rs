@@ -95,8 +95,8 @@ pub(crate) struct CommonArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8883")]
     pub(crate) addr: String,
     /// Certificates (PEM) of the authorities that may have signed the broker's
-    #[arg(long, value_name = "FILE", required_unless_present = "plain", conflicts_with = "plain")]
-    pub(crate) ca: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", default_value = "sotto-data/ca.crt")]
+    pub(crate) ca: PathBuf,
     /// TCP without TLS
     #[arg(long)]
     pub(crate) plain: bool,
@@ -206,11 +206,9 @@ mod tests {
     }
 
     #[test]
-    fn tls_needs_a_certificate_authority_unless_plain_is_asked_for() {
-        assert!(Args::try_parse_from(["x", "hold"]).is_err());
-        assert!(Args::try_parse_from(["x", "hold", "--plain"]).is_ok());
-        assert!(Args::try_parse_from(["x", "hold", "--ca", "ca.pem"]).is_ok());
-        assert!(Args::try_parse_from(["x", "hold", "--ca", "ca.pem", "--plain"]).is_err());
+    fn a_server_name_means_nothing_without_tls() {
+        assert!(Args::try_parse_from(["x", "hold", "--server-name", "broker"]).is_ok());
+        assert!(Args::try_parse_from(["x", "hold", "--server-name", "broker", "--plain"]).is_err());
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub(crate) enum ClientError {
 
 /// Whether a session has to be polled again although nothing has woken it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
+pub(crate) enum Pass {
     /// It stopped because too much waits for the socket.
     Stopped,
     /// There is nothing more to do until it is woken.
@@ -111,7 +111,7 @@ impl Client {
         &mut self,
         cx: &mut Context<'_>,
         mut handle: impl FnMut(Packet<'_>, &mut Vec<u8>) -> Result<ControlFlow<()>, ClientError>,
-    ) -> Result<Progress, ClientError> {
+    ) -> Result<Pass, ClientError> {
         SCRATCH.with_borrow_mut(|scratch| {
             // Packets that an earlier call has left behind.
             let mut filled = self.take_kept(scratch);
@@ -119,14 +119,14 @@ impl Client {
                 let (consumed, flow) = self.decode_all(&scratch[..filled], &mut handle)?;
                 self.kept.extend_from_slice(&scratch[consumed..filled]);
                 if flow.is_break() || self.is_congested() {
-                    return Ok(Progress::Stopped);
+                    return Ok(Pass::Stopped);
                 }
                 filled = self.take_kept(scratch);
                 let mut buf = ReadBuf::new(&mut scratch[filled..]);
                 match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
                     Poll::Pending => {
                         self.kept.extend_from_slice(&scratch[..filled]);
-                        return Ok(Progress::Drained);
+                        return Ok(Pass::Drained);
                     }
                     Poll::Ready(Err(error)) => return Err(error.into()),
                     Poll::Ready(Ok(())) if buf.filled().is_empty() => return Err(ClientError::Closed),

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use sotto_model::QoS;
 use sotto_mqtt::packet::Packet;
 
-use crate::client::{Client, ClientError, Progress, acknowledge, complete};
+use crate::client::{Client, ClientError, Pass, acknowledge, complete};
 use crate::connector::Connected;
 use crate::roster::{Phase, SeatId};
 use crate::run_clock::Micros;
@@ -82,7 +82,7 @@ fn poll_held(
             Ok(ControlFlow::Continue(()))
         })?;
         ready!(client.poll_flush(cx))?;
-        if received == Progress::Drained {
+        if received == Pass::Drained {
             return Poll::Pending;
         }
     }

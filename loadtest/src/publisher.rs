@@ -11,7 +11,7 @@ use sotto_mqtt::codec::properties::Properties;
 use sotto_mqtt::packet::{Ack, Packet, Version};
 use sotto_mqtt::reason::ReasonCode;
 
-use crate::client::{Client, ClientError, Progress};
+use crate::client::{Client, ClientError, Pass};
 use crate::connector::Connected;
 use crate::credit::Outstanding;
 use crate::inflight::{Inflight, InflightMessage};
@@ -113,7 +113,7 @@ impl State {
             let received = client.receive(cx, |packet, out| self.handle(&packet, version, out))?;
             let published = self.publish_what_is_due(client, cx, orders);
             ready!(client.poll_flush(cx))?;
-            if received == Progress::Drained && published == Progress::Drained {
+            if received == Pass::Drained && published == Pass::Drained {
                 return Poll::Pending;
             }
         }
@@ -167,15 +167,15 @@ impl State {
         counters.expected.add(self.fan_out);
     }
 
-    fn publish_what_is_due(&mut self, client: &mut Client, cx: &mut Context<'_>, orders: Orders) -> Progress {
-        let Phase::Publishing(start) = orders.phase else { return Progress::Drained };
+    fn publish_what_is_due(&mut self, client: &mut Client, cx: &mut Context<'_>, orders: Orders) -> Pass {
+        let Phase::Publishing(start) = orders.phase else { return Pass::Drained };
         while self.may_publish(cx, orders.due) {
             if client.is_congested() {
-                return Progress::Stopped;
+                return Pass::Stopped;
             }
             self.publish(client, start);
         }
-        Progress::Drained
+        Pass::Drained
     }
 
     fn may_publish(&mut self, cx: &mut Context<'_>, due: u64) -> bool {

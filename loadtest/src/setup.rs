@@ -43,7 +43,7 @@ impl Setup {
             );
         }
         let server_name = args.server_name.as_ref().unwrap_or(&endpoint.host);
-        let tls = args.ca.as_deref().map(|ca| Tls::load(ca, server_name)).transpose()?;
+        let tls = if args.plain { None } else { Some(Tls::load(&args.ca, server_name)?) };
         let credentials = Credentials::load(args.username.clone(), args.password_file.as_deref())?;
         let connector = Connector {
             endpoint,

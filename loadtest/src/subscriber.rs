@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use sotto_model::QoS;
 use sotto_mqtt::packet::{Packet, Publish, Version};
 
-use crate::client::{Client, ClientError, Progress, acknowledge, complete};
+use crate::client::{Client, ClientError, Pass, acknowledge, complete};
 use crate::connector::Connected;
 use crate::ledger::{Arrival, Received};
 use crate::payload::Stamp;
@@ -75,7 +75,7 @@ impl State {
         loop {
             let received = client.receive(cx, |packet, out| self.handle(&packet, version, out))?;
             ready!(client.poll_flush(cx))?;
-            if received == Progress::Drained {
+            if received == Pass::Drained {
                 return Poll::Pending;
             }
         }

@@ -1,10 +1,10 @@
 //! TLS as a phone speaks it: the broker's certificate is always checked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
@@ -17,12 +17,12 @@ pub(crate) struct Tls {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
-    #[error("certificates of --ca cannot be read: {0}")]
-    CaUnreadable(rustls::pki_types::pem::Error),
-    #[error("--ca holds no certificate")]
-    CaEmpty,
-    #[error("--ca holds something that cannot sign certificates: {0}")]
-    CaUnusable(rustls::Error),
+    #[error("certificate authority `{0}` cannot be read: {1}")]
+    CaUnreadable(PathBuf, pem::Error),
+    #[error("`{0}` holds no certificate")]
+    CaEmpty(PathBuf),
+    #[error("`{0}` holds something that cannot sign certificates: {1}")]
+    CaUnusable(PathBuf, rustls::Error),
     #[error("`{0}` is no server name")]
     ServerName(String),
 }
@@ -30,11 +30,13 @@ pub(crate) enum TlsError {
 impl Tls {
     pub(crate) fn load(ca: &Path, server_name: &str) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(ca).map_err(TlsError::CaUnreadable)? {
-            roots.add(certificate.map_err(TlsError::CaUnreadable)?).map_err(TlsError::CaUnusable)?;
+        let unreadable = |error| TlsError::CaUnreadable(ca.to_owned(), error);
+        for certificate in CertificateDer::pem_file_iter(ca).map_err(unreadable)? {
+            let added = roots.add(certificate.map_err(unreadable)?);
+            added.map_err(|error| TlsError::CaUnusable(ca.to_owned(), error))?;
         }
         if roots.is_empty() {
-            return Err(TlsError::CaEmpty);
+            return Err(TlsError::CaEmpty(ca.to_owned()));
         }
         let server_name = ServerName::try_from(server_name.to_owned())
             .map_err(|_| TlsError::ServerName(server_name.to_owned()))?;
@@ -60,10 +62,10 @@ mod tests {
     fn a_file_without_a_certificate_is_refused() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(file.path(), "no PEM").expect("written");
-        assert!(matches!(Tls::load(file.path(), "localhost"), Err(TlsError::CaEmpty)));
+        assert!(matches!(Tls::load(file.path(), "localhost"), Err(TlsError::CaEmpty(_))));
         assert!(matches!(
             Tls::load(Path::new("/nonexistent/ca.pem"), "localhost"),
-            Err(TlsError::CaUnreadable(_))
+            Err(TlsError::CaUnreadable(..))
         ));
     }
 
