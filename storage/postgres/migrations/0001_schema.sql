@@ -36,15 +36,16 @@ COMMENT ON COLUMN tenants.topic_policy IS '1 = by membership, 2 = open.';
 COMMENT ON COLUMN tenants.created_at_ms IS 'Milliseconds since the epoch.';
 
 CREATE TABLE users (
-    user_id uuid PRIMARY KEY,
     tenant_id uuid NOT NULL REFERENCES tenants,
+    user_id uuid NOT NULL,
     name text COLLATE "C" NOT NULL,
     password_hash text NOT NULL,
     created_at_ms bigint NOT NULL,
+    PRIMARY KEY (tenant_id, user_id),
     UNIQUE (tenant_id, name)
 );
 COMMENT ON TABLE users IS 'People who sign in.';
-COMMENT ON COLUMN users.user_id IS 'Opaque id.';
+COMMENT ON COLUMN users.user_id IS 'Opaque id, of this tenant.';
 COMMENT ON COLUMN users.tenant_id IS 'Whose user.';
 COMMENT ON COLUMN users.name IS 'Unique within the tenant.';
 COMMENT ON COLUMN users.password_hash IS 'PHC string.';
@@ -52,11 +53,12 @@ COMMENT ON COLUMN users.created_at_ms IS 'Milliseconds since the epoch.';
 
 CREATE TABLE devices (
     device_id uuid PRIMARY KEY,
-    tenant_id uuid NOT NULL REFERENCES tenants,
-    user_id uuid NOT NULL REFERENCES users ON DELETE CASCADE,
+    tenant_id uuid NOT NULL,
+    user_id uuid NOT NULL,
     name text COLLATE "C" NOT NULL,
     created_at_ms bigint NOT NULL,
-    UNIQUE (user_id, name)
+    UNIQUE (tenant_id, user_id, name),
+    FOREIGN KEY (tenant_id, user_id) REFERENCES users ON DELETE CASCADE
 );
 COMMENT ON TABLE devices IS 'Phones, tablets, browsers of a user.';
 COMMENT ON COLUMN devices.device_id IS 'Opaque id.';
@@ -66,24 +68,27 @@ COMMENT ON COLUMN devices.name IS 'Unique within the user.';
 COMMENT ON COLUMN devices.created_at_ms IS 'Milliseconds since the epoch.';
 
 CREATE TABLE conversations (
-    conversation_id uuid PRIMARY KEY,
     tenant_id uuid NOT NULL REFERENCES tenants,
-    created_at_ms bigint NOT NULL
+    conversation_id uuid NOT NULL,
+    created_at_ms bigint NOT NULL,
+    PRIMARY KEY (tenant_id, conversation_id)
 );
 COMMENT ON TABLE conversations IS 'Groups of users who may write to each other.';
-COMMENT ON COLUMN conversations.conversation_id IS 'Opaque id.';
+COMMENT ON COLUMN conversations.conversation_id IS 'Opaque id, of this tenant.';
 COMMENT ON COLUMN conversations.tenant_id IS 'Whose conversation.';
 COMMENT ON COLUMN conversations.created_at_ms IS 'Milliseconds since the epoch.';
 
 CREATE TABLE memberships (
-    tenant_id uuid NOT NULL REFERENCES tenants,
-    conversation_id uuid NOT NULL REFERENCES conversations ON DELETE CASCADE,
-    user_id uuid NOT NULL REFERENCES users ON DELETE CASCADE,
+    tenant_id uuid NOT NULL,
+    conversation_id uuid NOT NULL,
+    user_id uuid NOT NULL,
     since_offset bigint NOT NULL,
     added_at_ms bigint NOT NULL,
-    PRIMARY KEY (conversation_id, user_id)
+    PRIMARY KEY (tenant_id, conversation_id, user_id),
+    FOREIGN KEY (tenant_id, conversation_id) REFERENCES conversations ON DELETE CASCADE,
+    FOREIGN KEY (tenant_id, user_id) REFERENCES users ON DELETE CASCADE
 );
-CREATE INDEX memberships_by_user ON memberships (user_id);
+CREATE INDEX memberships_by_user ON memberships (tenant_id, user_id);
 COMMENT ON TABLE memberships IS 'Who belongs to which conversation.';
 COMMENT ON COLUMN memberships.tenant_id IS 'The tenant of both.';
 COMMENT ON COLUMN memberships.conversation_id IS 'The conversation.';
@@ -126,8 +131,8 @@ CREATE TABLE topics (
     user_id uuid,
     UNIQUE (tenant_id, name)
 );
-CREATE INDEX topics_by_conversation ON topics (conversation_id) WHERE conversation_id IS NOT NULL;
-CREATE INDEX topics_by_user ON topics (user_id) WHERE user_id IS NOT NULL;
+CREATE INDEX topics_by_conversation ON topics (tenant_id, conversation_id) WHERE conversation_id IS NOT NULL;
+CREATE INDEX topics_by_user ON topics (tenant_id, user_id) WHERE user_id IS NOT NULL;
 COMMENT ON TABLE topics IS 'Every topic that has carried a stored message. Rows stay: their ids are cached.';
 COMMENT ON COLUMN topics.topic_id IS 'Stands for the topic in the log.';
 COMMENT ON COLUMN topics.tenant_id IS 'Whose topic tree.';
@@ -207,7 +212,7 @@ CREATE TABLE sessions (
     wake_check boolean NOT NULL DEFAULT false,
     UNIQUE (tenant_id, client_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
-CREATE INDEX sessions_by_user ON sessions (user_id) WHERE device_id IS NOT NULL;
+CREATE INDEX sessions_by_user ON sessions (tenant_id, user_id) WHERE device_id IS NOT NULL;
 CREATE INDEX sessions_by_device ON sessions (device_id) WHERE device_id IS NOT NULL;
 CREATE INDEX sessions_by_expiry ON sessions (expires_at_ms) WHERE expires_at_ms IS NOT NULL;
 CREATE INDEX sessions_to_check ON sessions (session_id) WHERE wake_check;

@@ -258,10 +258,12 @@ async fn ensure_device(
     {
         return Ok(Err(DirectoryError::Missing("user")));
     }
-    let devices: i64 = sqlx::query_scalar("SELECT count(*) FROM devices WHERE user_id = $1")
-        .bind(user.0)
-        .fetch_one(&mut *change)
-        .await?;
+    let devices: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM devices WHERE tenant_id = $1 AND user_id = $2")
+            .bind(tenant.0)
+            .bind(user.0)
+            .fetch_one(&mut *change)
+            .await?;
     if devices >= column::limit(DEVICES_PER_USER_MAX) {
         return Ok(Err(DirectoryError::Full("user")));
     }
@@ -367,10 +369,12 @@ async fn add_member(
     {
         return Ok(Err(DirectoryError::Missing("user")));
     }
-    let members: i64 = sqlx::query_scalar("SELECT count(*) FROM memberships WHERE conversation_id = $1")
-        .bind(conversation.0)
-        .fetch_one(&mut *change)
-        .await?;
+    let members: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM memberships WHERE tenant_id = $1 AND conversation_id = $2")
+            .bind(tenant.0)
+            .bind(conversation.0)
+            .fetch_one(&mut *change)
+            .await?;
     if members >= column::limit(CONVERSATION_MEMBERS_MAX) {
         return Ok(Err(DirectoryError::Full("conversation")));
     }

@@ -162,8 +162,8 @@ async fn expand(
     Ok(topics)
 }
 
-/// The first rows of these topics together. The sum of their sizes ends one row behind the byte limit, so
-/// that a page of large messages does not fetch what it will not return.
+/// The first rows of these topics together, and of them one row more than the byte limit takes, so that a
+/// page of large messages neither fetches what it will not return nor misses that there is more.
 async fn read_topics(
     connection: &mut PgConnection,
     topics: &[(i64, i64)],
@@ -173,16 +173,20 @@ async fn read_topics(
     let (ids, after): (Vec<i64>, Vec<i64>) = topics.iter().copied().unzip();
     let rows = sqlx::query_as(&format!(
         "SELECT {MESSAGE_COLUMNS} FROM ( \
-             SELECT m.*, sum(octet_length(m.sealed)) OVER (ORDER BY m.log_offset) - octet_length(m.sealed) AS bytes_before \
-             FROM UNNEST($1::bigint[], $2::bigint[]) AS t (topic_id, after) \
-             CROSS JOIN LATERAL ( \
-                 SELECT * FROM messages m \
-                 WHERE m.topic_id = t.topic_id AND m.log_offset > t.after AND m.log_offset <= $3 \
+             SELECT first.*, first_value(octet_length(sealed)) OVER by_offset AS first_bytes, \
+                 sum(octet_length(sealed)) OVER by_offset - octet_length(sealed) AS bytes_before \
+             FROM ( \
+                 SELECT m.* FROM UNNEST($1::bigint[], $2::bigint[]) AS t (topic_id, after) \
+                 CROSS JOIN LATERAL ( \
+                     SELECT * FROM messages m \
+                     WHERE m.topic_id = t.topic_id AND m.log_offset > t.after AND m.log_offset <= $3 \
+                     ORDER BY m.log_offset LIMIT $4 \
+                 ) m \
                  ORDER BY m.log_offset LIMIT $4 \
-             ) m \
-             ORDER BY m.log_offset LIMIT $4 \
+             ) first \
+             WINDOW by_offset AS (ORDER BY log_offset) \
          ) page \
-         WHERE bytes_before <= $5 ORDER BY log_offset"
+         WHERE bytes_before <= GREATEST($5, first_bytes) ORDER BY log_offset"
     ))
     .bind(ids)
     .bind(after)

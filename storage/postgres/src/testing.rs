@@ -9,12 +9,14 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Mutex, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use std::{env, fs};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::{PostgresOptions, PostgresStore};
@@ -116,19 +118,10 @@ impl Server {
         command
     }
 
-    /// The one server of this process's tests. The static is weak: the last database to go takes the
-    /// server along, and the watchdog sees to the rest.
-    fn shared() -> std::sync::Arc<Self> {
-        static SHARED: OnceLock<Mutex<Weak<Server>>> = OnceLock::new();
-        let mut shared = SHARED
-            .get_or_init(|| Mutex::new(Weak::new()))
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        shared.upgrade().unwrap_or_else(|| {
-            let server = std::sync::Arc::new(Self::start(Durability::None));
-            *shared = std::sync::Arc::downgrade(&server);
-            server
-        })
+    /// The one server of this process's tests. Statics are not dropped: the watchdog sees to it.
+    fn shared() -> Arc<Self> {
+        static SHARED: OnceLock<Arc<Server>> = OnceLock::new();
+        Arc::clone(SHARED.get_or_init(|| Arc::new(Self::start(Durability::None))))
     }
 }
 
@@ -140,14 +133,33 @@ impl Drop for Server {
     }
 }
 
-/// An empty database.
+/// A database with the schema and nothing in it.
 pub struct TestDatabase {
+    name: String,
     url: String,
-    server: Option<std::sync::Arc<Server>>,
+    server: Option<Arc<Server>>,
 }
 
 impl TestDatabase {
+    /// A copy of a database in which the schema was made once.
     pub async fn create() -> Self {
+        static TEMPLATE: OnceCell<TestDatabase> = OnceCell::const_new();
+        let template = TEMPLATE
+            .get_or_init(|| async {
+                let template = Self::empty().await;
+                drop(template.store().await);
+                template
+            })
+            .await;
+        Self::copy_of(&template.name).await
+    }
+
+    /// Not even the schema.
+    pub async fn empty() -> Self {
+        Self::copy_of("template0").await
+    }
+
+    async fn copy_of(template: &str) -> Self {
         let name = format!("sotto_{}", Uuid::new_v4().simple());
         let (admin, server): (PgConnectOptions, _) = if let Ok(url) = env::var(URL_VARIABLE) {
             (url.parse().expect("a database URL in SOTTO_TEST_DATABASE_URL"), None)
@@ -156,16 +168,22 @@ impl TestDatabase {
             (server.url("postgres").parse().expect("a URL made here"), Some(server))
         };
         let mut connection = admin.connect().await.expect("connect to the test server");
-        sqlx::raw_sql(&format!("CREATE DATABASE {name}"))
+        // A template may not be in use, and the connection that made it may take a moment to end.
+        let mut attempts = 0;
+        while let Err(error) = sqlx::raw_sql(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
             .execute(&mut connection)
             .await
-            .expect("create a database");
+        {
+            attempts += 1;
+            assert!(attempts < 100, "create a database: {error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         connection.close().await.expect("close");
         let url = match &server {
             Some(server) => server.url(&name),
             None => admin.database(&name).to_url_lossy().into(),
         };
-        Self { url, server }
+        Self { name, url, server }
     }
 
     pub fn url(&self) -> &str {

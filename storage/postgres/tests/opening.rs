@@ -18,7 +18,7 @@ fn refusal(opened: Result<PostgresStore, OpenError>) -> OpenError {
 
 #[tokio::test]
 async fn several_processes_may_bring_the_schema_up_to_date_at_once() {
-    let database = TestDatabase::create().await;
+    let database = TestDatabase::empty().await;
     let (first, second, third) =
         tokio::join!(open(database.url()), open(database.url()), open(database.url()));
     for store in [first, second, third] {
@@ -29,7 +29,6 @@ async fn several_processes_may_bring_the_schema_up_to_date_at_once() {
 #[tokio::test]
 async fn a_newer_schema_is_refused() {
     let database = TestDatabase::create().await;
-    drop(database.store().await);
     let mut connection = PgConnection::connect(database.url()).await.expect("connect");
     sqlx::raw_sql(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
@@ -44,7 +43,6 @@ async fn a_newer_schema_is_refused() {
 #[tokio::test]
 async fn an_altered_migration_is_refused() {
     let database = TestDatabase::create().await;
-    drop(database.store().await);
     let mut connection = PgConnection::connect(database.url()).await.expect("connect");
     sqlx::raw_sql("UPDATE _sqlx_migrations SET checksum = 'other'")
         .execute(&mut connection)
@@ -71,7 +69,6 @@ async fn no_error_holds_anything_of_the_url() {
 #[tokio::test]
 async fn every_column_says_what_it_holds() {
     let database = TestDatabase::create().await;
-    drop(database.store().await);
     let mut connection = PgConnection::connect(database.url()).await.expect("connect");
     let silent: Vec<String> = sqlx::query_scalar(
         "SELECT c.relname || '.' || a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
