@@ -108,3 +108,62 @@ impl Transaction<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sotto_model::{TenantId, TopicPolicy, UnixMillis};
+    use sotto_storage::directory::{Directory, DirectoryError, Tenant};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::SqliteStore;
+
+    async fn create(store: &SqliteStore, name: &str) -> Result<(), DirectoryError> {
+        let tenant = Tenant { id: TenantId(Uuid::new_v4()), name: name.into(), topics: TopicPolicy::Open };
+        store.create_tenant(&tenant, UnixMillis(0)).await
+    }
+
+    async fn pragma(store: &SqliteStore, sql: &str) {
+        let mut slot = store.writer.slot.lock().await;
+        let connection = slot.connection.as_mut().expect("connected");
+        connection.execute(sql).await.expect("set the size");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_fails_what_is_under_way_and_nothing_after_it() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let store = SqliteStore::open(&folder.path().join("sotto.db")).await.expect("open");
+        // The size that it has: SQLite answers as for a full disk.
+        pragma(&store, "PRAGMA max_page_count = 1").await;
+        let name = "n".repeat(100_000);
+        let failed = create(&store, &name).await;
+        let Err(DirectoryError::Store(StoreError::Unavailable { code, .. })) = failed else {
+            panic!("{failed:?}");
+        };
+        assert_eq!(code, "sqlite 13");
+        assert!(store.snapshot().await.expect("snapshot").tenants.is_empty());
+        pragma(&store, "PRAGMA max_page_count = 1000000").await;
+        create(&store, &name).await.expect("there is room again");
+        assert_eq!(store.snapshot().await.expect("snapshot").tenants.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_was_dropped_is_rolled_back() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let store = SqliteStore::open(&folder.path().join("sotto.db")).await.expect("open");
+        let mut transaction = store.writer.begin("test").await.expect("begin");
+        let raised = transaction.connection().execute("UPDATE directory_revision SET revision = 99").await;
+        raised.expect("update");
+        drop(transaction);
+        create(&store, "clinic").await.expect("the next one begins");
+        assert_eq!(store.revision().await.expect("revision"), 1);
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_is_made_anew() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let store = SqliteStore::open(&folder.path().join("sotto.db")).await.expect("open");
+        store.writer.slot.lock().await.connection = None;
+        create(&store, "clinic").await.expect("connects");
+    }
+}

@@ -1,0 +1,118 @@
+//! What is opened, and what is refused.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use sotto_sqlite::{OpenError, SqliteStore};
+use sotto_storage::StoreError;
+use sotto_storage::message_log::MessageLog;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, Executor};
+
+#[tokio::test]
+async fn every_file_is_its_owner_s_alone() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("sotto.db");
+    let store = SqliteStore::open(&path).await.expect("open");
+    let mut modes: Vec<_> = fs::read_dir(folder.path())
+        .expect("list folder")
+        .map(|entry| {
+            let entry = entry.expect("list folder");
+            let mode = entry.metadata().expect("metadata").permissions().mode() & 0o777;
+            (entry.file_name().into_string().expect("utf-8"), mode)
+        })
+        .collect();
+    modes.sort_unstable();
+    let expected = ["sotto.db", "sotto.db-shm", "sotto.db-wal"].map(|name| (name.to_owned(), 0o600));
+    assert_eq!(modes, expected);
+    store.close().await.expect("close");
+    SqliteStore::open(&path).await.expect("open again").close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_file_that_others_may_read_is_refused() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("sotto.db");
+    SqliteStore::open(&path).await.expect("open").close().await.expect("close");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("set mode");
+    let error = refused(&path).await;
+    assert!(matches!(error, OpenError::Exposed { mode: 0o640 }));
+    assert_eq!(error.to_string(), "database file is open to others (mode 640); it must be 600");
+}
+
+#[tokio::test]
+async fn a_missing_folder_is_named_as_such() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let error = refused(&folder.path().join("absent").join("sotto.db")).await;
+    assert!(matches!(error, OpenError::File(_)));
+    assert_eq!(error.to_string(), "database file: entity not found");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("sotto.db");
+    let content = b"Dear diary, ".repeat(1000);
+    fs::write(&path, &content).expect("write");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("set mode");
+    assert!(matches!(refused(&path).await, OpenError::NotADatabase));
+    assert_eq!(fs::read(&path).expect("read"), content);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("sotto.db");
+    SqliteStore::open(&path).await.expect("open").close().await.expect("close");
+    execute(
+        &path,
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (999, 'from the future', TRUE, x'00', 0)",
+    )
+    .await;
+    let error = refused(&path).await;
+    assert!(matches!(error, OpenError::NewerSchema { found: 999, .. }));
+    assert!(error.to_string().starts_with("database schema 999 is newer than this program"));
+    execute(&path, "DELETE FROM _sqlx_migrations WHERE version = 999").await;
+    SqliteStore::open(&path).await.expect("nothing else was changed");
+}
+
+#[tokio::test]
+async fn a_schema_step_that_differs_is_refused() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("sotto.db");
+    SqliteStore::open(&path).await.expect("open").close().await.expect("close");
+    execute(&path, "UPDATE _sqlx_migrations SET checksum = x'00' WHERE version = 1").await;
+    assert!(matches!(refused(&path).await, OpenError::AlteredSchema(1)));
+}
+
+#[tokio::test]
+async fn a_closed_store_is_unavailable() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("sotto.db");
+    let store = SqliteStore::open(&path).await.expect("open");
+    store.close().await.expect("close");
+    assert!(!path.with_extension("db-wal").exists(), "the write-ahead log is moved into the file");
+    assert!(matches!(store.ping().await, Err(StoreError::Unavailable { .. })));
+    let batch = sotto_storage::message_log::Batch {
+        number: 1,
+        appends: Vec::new(),
+        committed_at: sotto_model::UnixMillis(0),
+    };
+    assert!(matches!(store.append(&batch).await, Err(StoreError::Unavailable { .. })));
+    store.close().await.expect("closing twice is no error");
+}
+
+async fn refused(path: &Path) -> OpenError {
+    match SqliteStore::open(path).await {
+        Ok(_) => panic!("it was opened"),
+        Err(error) => error,
+    }
+}
+
+async fn execute(path: &Path, sql: &str) {
+    let mut connection = SqliteConnectOptions::new().filename(path).connect().await.expect("connect");
+    connection.execute(sql).await.expect("execute");
+    connection.close().await.expect("close");
+}
