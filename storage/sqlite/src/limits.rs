@@ -21,8 +21,9 @@ pub const READER_CACHE_KIB_MAX: u32 = 8 * 1024;
 pub const INSERT_ROWS_MAX: usize = 64;
 /// Topic names whose number is held in memory.
 pub const TOPIC_CACHE_ENTRIES_MAX: usize = 65_536;
-/// Topics looked at for the wildcards of one read. Wider ones read the log itself, in slices.
-pub const READ_TOPICS_MAX: usize = 4096;
+/// Topics looked at for the wildcards of one read: each costs as many places as a page has records. Wider
+/// ones read the log itself, in slices.
+pub const READ_TOPICS_MAX: usize = 1024;
 /// Places in the log looked at by one read of a wide wildcard.
 pub const SCAN_RECORDS_MAX: usize = 8192;
 /// Topic names fetched at a time.
