@@ -7,10 +7,9 @@ use std::time::Duration;
 use sotto_model::TenantId;
 
 use crate::data_key::{DataKey, EpochKey, Moment};
+use crate::key_request::KeyRequest;
 use crate::key_scope::{Epoch, KeyId, KeyScope};
-use crate::keyring::KeyringLimits;
-use crate::limits::KEY_REFRESH_PERCENT;
-use crate::warming::KeyRequest;
+use crate::limits::{KEY_REFRESH_PERCENT, KeyringLimits};
 
 pub(crate) struct KeyCache {
     limits: KeyringLimits,

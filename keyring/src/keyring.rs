@@ -1,7 +1,7 @@
 //! Sealing and opening, without waiting.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aws_lc_rs::aead::LessSafeKey;
 use parking_lot::RwLock;
@@ -11,26 +11,20 @@ use sotto_model::{MessageId, TenantId};
 use crate::cache::KeyCache;
 use crate::data_key::{DataKey, EpochKey, Material, Moment};
 use crate::frame::{self, Frame};
+use crate::key_request::{Failures, KeyRequest, KeyUnavailable};
 use crate::key_scope::{Epoch, KeyScope};
 use crate::key_store::KeyStore;
 use crate::kms::Kms;
-use crate::limits::{CACHED_KEYS_MAX, FETCHES_MAX, KEY_AGE_MAX, PLAINTEXT_BYTES_MAX, SEALS_PER_LOAD_MAX};
+use crate::limits::{
+    CACHED_KEYS_MAX, FETCHES_MAX, KEY_AGE_MAX, KeyringLimits, PLAINTEXT_BYTES_MAX, SEALS_PER_LOAD_MAX,
+};
 use crate::sealed::{Place, Sealed};
 use crate::single_flight::SingleFlight;
-use crate::warming::{Failures, KeyRequest, KeyUnavailable};
 
 /// The keys of this process. A clone is another handle to the same keys.
 #[derive(Clone)]
 pub struct Keyring {
     pub(crate) inner: Arc<Inner>,
-}
-
-/// What the cache of unwrapped keys is held to; the defaults are the greatest.
-#[derive(Clone, Copy, Debug)]
-pub struct KeyringLimits {
-    pub cached_keys_max: usize,
-    pub key_age_max: Duration,
-    pub seals_per_load_max: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -144,16 +138,6 @@ impl Keyring {
         let nonce = key.nonces().lock().next().map_err(|_| SealError::Crypto)?;
         frame::seal(aead, key.id, nonce, &place.authenticated_data(&key), parts)
             .map_err(|_| SealError::Crypto)
-    }
-}
-
-impl Default for KeyringLimits {
-    fn default() -> Self {
-        Self {
-            cached_keys_max: CACHED_KEYS_MAX,
-            key_age_max: KEY_AGE_MAX,
-            seals_per_load_max: SEALS_PER_LOAD_MAX,
-        }
     }
 }
 

@@ -23,3 +23,21 @@ pub const PLAINTEXT_BYTES_MAX: usize = 2 * PACKET_BYTES_MAX as usize;
 pub const SECRET_BYTES_MAX: usize = 8192;
 /// Time for which a tenant's latest epoch is taken as known while its keys are fetched.
 pub const EPOCH_CHECK_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// What the cache of unwrapped keys is held to; the defaults are the greatest.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyringLimits {
+    pub cached_keys_max: usize,
+    pub key_age_max: Duration,
+    pub seals_per_load_max: u32,
+}
+
+impl Default for KeyringLimits {
+    fn default() -> Self {
+        Self {
+            cached_keys_max: CACHED_KEYS_MAX,
+            key_age_max: KEY_AGE_MAX,
+            seals_per_load_max: SEALS_PER_LOAD_MAX,
+        }
+    }
+}

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use sotto_model::TenantId;
 
+use crate::key_request::KeyUnavailable;
 use crate::key_scope::Epoch;
 use crate::keyring::Keyring;
-use crate::warming::{KeyUnavailable, context};
+use crate::warming::context;
 
 impl Keyring {
     /// Begins a new epoch: from then on this node seals under new keys, and others do once they ask the

@@ -22,10 +22,10 @@ use zeroize::Zeroizing;
 
 use crate::data_key::{DataKey, Material};
 use crate::frame::{self, Frame};
+use crate::key_request::{KeyRequest, KeyUnavailable};
 use crate::key_scope::KeyScope;
 use crate::keyring::Keyring;
 use crate::limits::SECRET_BYTES_MAX;
-use crate::warming::{KeyRequest, KeyUnavailable};
 
 /// What a secret is for; one sealed for one purpose does not open for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

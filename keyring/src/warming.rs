@@ -1,6 +1,5 @@
 //! Fetching keys: from the store, unwrapped by the key service where their epoch is cold.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,49 +9,17 @@ use sotto_model::TenantId;
 use uuid::Uuid;
 
 use crate::data_key::{DataKey, EpochKey, Moment};
+use crate::key_request::{KeyRequest, KeyUnavailable, Wanted};
 use crate::key_scope::{Epoch, KeyId, KeyScope};
 use crate::key_store::{KeyStoreError, WrappedDataKey, WrappedEpochKey};
 use crate::keyring::{Inner, Keyring};
-use crate::kms::{KeyContext, KeyPurpose, KmsError};
-use crate::limits::{EPOCH_CHECK_AGE_MAX, FETCH_RETRY_AFTER, FETCHES_MAX};
+use crate::kms::{KeyContext, KeyPurpose};
+use crate::limits::EPOCH_CHECK_AGE_MAX;
 use crate::nonce::NonceSequence;
-
-/// A key that is not at hand; [`Keyring::warm`] fetches it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyRequest {
-    tenant: TenantId,
-    wanted: Wanted,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Wanted {
-    Epoch(Epoch),
-    /// Whichever key seals in that scope; made if there is none.
-    Current(KeyScope),
-    ById(KeyId),
-}
-
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum KeyUnavailable {
-    #[error("key store failed")]
-    Store(#[source] Arc<KeyStoreError>),
-    #[error("key service refused")]
-    Kms(#[from] KmsError),
-    /// It was deleted, or what names it was moved here from another tenant.
-    #[error("no such key in this tenant")]
-    Missing,
-    /// A wrapped key was moved, damaged or exchanged.
-    #[error("stored key is not the one that its row commits to")]
-    Inconsistent,
-    #[error("{FETCHES_MAX} keys are being fetched")]
-    Busy,
-    #[error("cryptographic library failed")]
-    Crypto,
-}
 
 impl Keyring {
     /// Fetches a key. Whoever asks for the same meanwhile waits for the same fetch; one that failed is
-    /// not tried again for [`FETCH_RETRY_AFTER`], and gives the same answer till then.
+    /// not tried again for [`crate::limits::FETCH_RETRY_AFTER`], and gives the same answer till then.
     pub async fn warm(&self, request: KeyRequest, now: Instant) -> Result<(), KeyUnavailable> {
         if let Some(failure) = self.inner.failures.recent(&request, now) {
             return Err(failure);
@@ -71,24 +38,6 @@ impl Keyring {
     /// them. Also drops those that are too old. To be called every few seconds.
     pub fn refresh_due(&self, now: Instant) -> Vec<KeyRequest> {
         self.inner.cache.write().refresh_due(self.inner.moment(now))
-    }
-}
-
-impl KeyRequest {
-    pub(crate) fn epoch(tenant: TenantId, epoch: Epoch) -> Self {
-        Self { tenant, wanted: Wanted::Epoch(epoch) }
-    }
-
-    pub(crate) fn current(tenant: TenantId, scope: KeyScope) -> Self {
-        Self { tenant, wanted: Wanted::Current(scope) }
-    }
-
-    pub(crate) fn by_id(tenant: TenantId, id: KeyId) -> Self {
-        Self { tenant, wanted: Wanted::ById(id) }
-    }
-
-    pub fn tenant(&self) -> TenantId {
-        self.tenant
     }
 }
 
@@ -261,33 +210,4 @@ impl From<KeyStoreError> for KeyUnavailable {
     fn from(error: KeyStoreError) -> Self {
         Self::Store(Arc::new(error))
     }
-}
-
-/// Fetches that failed a moment ago: asking on would only press a service that is down.
-#[derive(Default)]
-pub(crate) struct Failures {
-    /// Locked for a look-up or an insertion.
-    recent: Mutex<HashMap<KeyRequest, (Instant, KeyUnavailable)>>,
-}
-
-impl Failures {
-    fn recent(&self, request: &KeyRequest, now: Instant) -> Option<KeyUnavailable> {
-        let recent = self.recent.lock();
-        let (failed_at, failure) = recent.get(request)?;
-        is_recent(*failed_at, now).then(|| failure.clone())
-    }
-
-    fn insert(&self, request: KeyRequest, failure: KeyUnavailable, now: Instant) {
-        let mut recent = self.recent.lock();
-        if recent.len() >= FETCHES_MAX {
-            recent.retain(|_, (failed_at, _)| is_recent(*failed_at, now));
-        }
-        if recent.len() < FETCHES_MAX {
-            recent.insert(request, (now, failure));
-        }
-    }
-}
-
-fn is_recent(failed_at: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(failed_at) < FETCH_RETRY_AFTER
 }

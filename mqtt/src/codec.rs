@@ -17,6 +17,7 @@ mod decode_error;
 mod filters;
 mod fixed_header;
 mod primitive;
+mod topic_name;
 
 pub use connect::connect_version;
 pub use decode::decode;

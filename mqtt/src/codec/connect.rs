@@ -2,10 +2,10 @@
 
 use sotto_model::QoS;
 
-use super::decode::check_topic_name;
 use super::decode_error::DecodeError;
 use super::primitive::{Reader, variable_byte_integer};
 use super::properties::{Properties, PropertyContext};
+use super::topic_name::check_topic_name;
 use crate::packet::{Connect, Version, Will};
 use crate::reason::ReasonCode;
 

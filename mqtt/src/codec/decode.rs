@@ -6,8 +6,9 @@ use super::connect::decode_connect;
 use super::decode_error::DecodeError;
 use super::fixed_header::FixedHeader;
 use super::packet_type::PacketType;
-use super::primitive::{Reader, contains_any};
+use super::primitive::Reader;
 use super::properties::{Properties, PropertyContext};
+use super::topic_name::check_topic_name;
 use crate::packet::{
     Ack, Auth, ConnAck, Disconnect, Packet, Publish, SubAck, Subscribe, SubscribeFilters, UnsubAck,
     Unsubscribe, UnsubscribeFilters, Version,
@@ -96,17 +97,6 @@ fn decode_publish(header: FixedHeader, version: Version, mut reader: Reader<'_>)
     let payload = reader.rest();
     let publish = Publish { dup, qos, retain, topic, packet_id, properties, payload };
     Ok(Some((Packet::Publish(publish), header.packet_len)))
-}
-
-/// Refuses wildcards; length and depth are the session's to judge.
-pub(super) fn check_topic_name(topic: &str) -> Result<(), DecodeError> {
-    if contains_any(topic.as_bytes(), [b'+', b'#']) {
-        return Err(DecodeError::new(
-            ReasonCode::TopicNameInvalid,
-            "a Topic Name holds a wildcard [MQTT-3.3.2-2]",
-        ));
-    }
-    Ok(())
 }
 
 #[inline]
