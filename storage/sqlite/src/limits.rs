@@ -8,7 +8,9 @@ pub const READERS_MAX: u32 = 4;
 pub const READER_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long a connection waits for a lock that another process holds, such as the command line's.
 pub const BUSY_WAIT_MAX: Duration = Duration::from_secs(5);
-/// Pages of the write-ahead log between checkpoints: 80 MiB.
+/// Time between checkpoints beside the writer.
+pub const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
+/// Pages of the write-ahead log at which the writer itself makes a checkpoint: 80 MiB.
 pub const WAL_CHECKPOINT_PAGES: u32 = 20_000;
 /// What the write-ahead log is cut down to after a checkpoint, bytes.
 pub const WAL_KEPT_BYTES_MAX: u32 = 128 * 1024 * 1024;

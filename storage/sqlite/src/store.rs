@@ -11,7 +11,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection};
 
-use crate::error::store_error;
+use crate::error::{During, store_error};
 use crate::limits::{
     BUSY_WAIT_MAX, READER_CACHE_KIB_MAX, READER_WAIT_MAX, READERS_MAX, WAL_CHECKPOINT_PAGES,
     WAL_KEPT_BYTES_MAX, WRITER_CACHE_KIB_MAX,
@@ -94,6 +94,14 @@ impl SqliteStore {
             tenants: TenantNumbers::default(),
             topics: TopicCache::default(),
         })
+    }
+
+    /// Moves what has been committed so far from the write-ahead log into the database file, beside the
+    /// writer. To be called every `CHECKPOINT_EVERY`: the writer does it by itself only when the log has
+    /// grown to `WAL_CHECKPOINT_PAGES`, and then a commit waits for all of them.
+    pub async fn checkpoint(&self) -> Result<(), StoreError> {
+        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&self.readers).await.during("checkpoint")?;
+        Ok(())
     }
 
     /// Waits for what is under way, moves the write-ahead log into the database file and closes it. Every

@@ -88,6 +88,18 @@ async fn a_schema_step_that_differs_is_refused() {
 }
 
 #[tokio::test]
+async fn a_checkpoint_moves_what_was_committed_into_the_file() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("sotto.db");
+    let store = SqliteStore::open(&path).await.expect("open");
+    let size = || fs::metadata(&path).expect("metadata").len();
+    let before = size();
+    store.checkpoint().await.expect("checkpoint");
+    assert!(size() > before, "the schema was in the write-ahead log");
+    store.checkpoint().await.expect("nothing to move is no error");
+}
+
+#[tokio::test]
 async fn a_closed_store_is_unavailable() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let path = folder.path().join("sotto.db");
