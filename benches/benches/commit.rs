@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use sotto_model::TopicName;
 use sotto_sqlite::SqliteStore;
+use sotto_sqlite::limits::CHECKPOINT_EVERY;
 use sotto_storage::conformance::fixture::{Fixture, Fresh};
 use sotto_storage::message_log::{Append, RetainChange};
 
@@ -24,22 +25,31 @@ fn main() {
         .enable_all()
         .build()
         .expect("start a runtime");
-    println!("store    batch   append/s      raw/s   ratio   µs/message");
+    println!("store    batch   append/s      raw/s   ratio   µs/message   p99 ms   slowest ms");
     for batch in BATCHES {
-        let (append, raw) = runtime.block_on(sqlite(batch, messages));
-        report("sqlite", batch, messages, append, raw);
+        let (commits, raw) = runtime.block_on(sqlite(batch, messages));
+        report("sqlite", batch, commits, raw);
     }
 }
 
-async fn sqlite(batch: usize, messages: usize) -> (Duration, Duration) {
+/// The time of every commit, and of the same messages inserted.
+async fn sqlite(batch: usize, messages: usize) -> (Vec<Duration>, Duration) {
     let folder = tempfile::tempdir().expect("temporary folder");
     let store = SqliteStore::open(&folder.path().join("sotto.db")).await.expect("open");
-    let fixture = Fixture::new(Fresh { store: Arc::new(store), keep: Box::new(folder) }).await;
+    let store = Arc::new(store);
+    let fixture = Fixture::new(Fresh { store: Arc::clone(&store) as _, keep: Box::new(folder) }).await;
     let pool = sealed(&fixture).await;
-    let append = through_the_log(&fixture, &pool, batch, messages).await;
+    let checkpoints = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(CHECKPOINT_EVERY).await;
+            store.checkpoint().await.expect("checkpoint");
+        }
+    });
+    let commits = through_the_log(&fixture, &pool, batch, messages).await;
+    checkpoints.abort();
     drop(fixture);
     let raw = sqlite_raw::insert(&pool, batch, messages).await;
-    (append, raw)
+    (commits, raw)
 }
 
 /// One message for each topic, 200 to 400 bytes.
@@ -54,7 +64,7 @@ async fn sealed(fixture: &Fixture) -> Vec<Append> {
 }
 
 /// After every topic has been written to once.
-async fn through_the_log(fixture: &Fixture, pool: &[Append], batch: usize, messages: usize) -> Duration {
+async fn through_the_log(fixture: &Fixture, pool: &[Append], batch: usize, messages: usize) -> Vec<Duration> {
     let mut next = Shuffle::default();
     let mut take = |count: usize| {
         (0..count)
@@ -74,25 +84,30 @@ async fn through_the_log(fixture: &Fixture, pool: &[Append], batch: usize, messa
     for _ in 0..TOPICS / 1000 {
         fixture.append(take(1000)).await;
     }
-    let mut took = Duration::ZERO;
+    let mut commits = Vec::with_capacity(messages / batch);
     for _ in 0..messages / batch {
         let batch = fixture.batch(take(batch));
         let start = Instant::now();
         fixture.store.append(&batch).await.expect("append");
-        took += start.elapsed();
+        commits.push(start.elapsed());
     }
-    took
+    commits
 }
 
-fn report(store: &str, batch: usize, messages: usize, append: Duration, raw: Duration) {
-    let messages = u32::try_from(messages / batch * batch).expect("a count of messages");
+fn report(store: &str, batch: usize, mut commits: Vec<Duration>, raw: Duration) {
+    let messages = u32::try_from(commits.len() * batch).expect("a count of messages");
+    let append: Duration = commits.iter().sum();
+    commits.sort_unstable();
+    let milliseconds = |place: usize| commits[place].as_secs_f64() * 1e3;
     let per_second = |took: Duration| f64::from(messages) / took.as_secs_f64();
     println!(
-        "{store:<8} {batch:>5} {:>10.0} {:>10.0} {:>7.2} {:>12.1}",
+        "{store:<8} {batch:>5} {:>10.0} {:>10.0} {:>7.2} {:>12.1} {:>8.1} {:>12.1}",
         per_second(append),
         per_second(raw),
         raw.as_secs_f64() / append.as_secs_f64(),
         1e6 / per_second(append),
+        milliseconds(commits.len() * 99 / 100),
+        milliseconds(commits.len() - 1),
     );
 }
 
