@@ -130,8 +130,9 @@ impl Live {
             return Turn::End(Farewell::Lost);
         }
         if matches!(turn, Turn::Wait) {
-            self.rest(transport);
+            self.rest();
         }
+        self.set_deadline(transport);
         turn
     }
 
@@ -451,15 +452,18 @@ impl Live {
                 None => self.session.pass_over(offset),
             }
         }
+        let mut ended = false;
         if self.backlog.page.is_empty()
             && let Some(scanned_to) = self.backlog.scanned_to.take()
         {
+            ended = true;
             self.backlog.page = std::collections::VecDeque::new();
             self.session.pass_over(scanned_to);
             self.owned.entry.set_unsaved(true);
             self.take_pace();
         }
-        self.fetch_if_behind()
+        // At the end of a page the mailbox is looked at anew: it may have overflowed meanwhile.
+        self.fetch_if_behind() || ended
     }
 
     /// At the end of a page: is the session where the log is?
@@ -595,8 +599,8 @@ impl Live {
 
     // ---- rest ----
 
-    /// Nothing moves: gives memory back, keeps progress, and sets the time by which something must.
-    fn rest(&mut self, transport: &Transport) {
+    /// Nothing moves: gives memory back and keeps progress.
+    fn rest(&mut self) {
         self.session.shrink();
         let now = self.services.clock.seconds();
         if self.owned.entry.is_unsaved() && now >= self.last_saved_seconds + SAVE_AFTER_SECONDS {
@@ -621,7 +625,11 @@ impl Live {
         self.was_paused = paused;
     }
 
-    fn set_deadline(&self, blocked_since: Option<u32>) {
+    /// The time by which something must move.
+    fn set_deadline(&mut self, transport: &Transport) {
+        let blocked_since = transport
+            .has_unsent()
+            .then(|| *self.blocked_since_seconds.get_or_insert_with(|| self.services.clock.seconds()));
         let keep_alive = u32::from(self.session.negotiated().keep_alive);
         let deadline = match blocked_since {
             Some(since) => since + WRITE_STALL_SECONDS,
