@@ -607,10 +607,6 @@ impl Live {
             self.last_saved_seconds = now;
             self.save();
         }
-        let blocked_since = transport
-            .has_unsent()
-            .then(|| *self.blocked_since_seconds.get_or_insert_with(|| self.services.clock.seconds()));
-        self.set_deadline(blocked_since);
     }
 
     fn note_pressure(&mut self, blocked: bool) {

@@ -110,6 +110,9 @@ fn with_time_limits(options: PgConnectOptions) -> PgConnectOptions {
         ("statement_timeout", STATEMENT_TIMEOUT_MS.to_string()),
         ("lock_timeout", LOCK_TIMEOUT_MS.to_string()),
         ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT_MS.to_string()),
+        // Statements here are short; and where seqscans are off, an estimate that holds the penalty for one
+        // would have every plan compiled, at a hundred times what it takes to run it.
+        ("jit", "off".to_owned()),
         // A client that vanished without a word is noticed within half a minute, so that it does not hold
         // its locks, and with them the log.
         ("tcp_keepalives_idle", "10".to_owned()),

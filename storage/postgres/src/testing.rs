@@ -72,7 +72,7 @@ impl Server {
             directory.path().display()
         );
         if durability == Durability::None {
-            settings.push_str("fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n");
+            settings.push_str("fsync = off\nfull_page_writes = off\n");
         }
         fs::OpenOptions::new()
             .append(true)
@@ -186,6 +186,10 @@ impl TestDatabase {
         Self { name, url, server }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -216,8 +220,8 @@ fn find_binaries() -> PathBuf {
     });
     on_path
         .chain(installed)
-        .find(|bin| bin.join("initdb").is_file() && bin.join("pg_ctl").is_file())
-        .expect("PostgreSQL's initdb and pg_ctl, on the PATH or in /usr/lib/postgresql")
+        .find(|bin| ["initdb", "pg_ctl", "pg_dump"].iter().all(|program| bin.join(program).is_file()))
+        .expect("PostgreSQL's initdb, pg_ctl and pg_dump, on the PATH or in /usr/lib/postgresql")
 }
 
 fn owner_unless_unprivileged() -> Option<Owner> {
