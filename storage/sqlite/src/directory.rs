@@ -522,3 +522,42 @@ async fn snapshot(connection: &mut SqliteConnection) -> Result<DirectorySnapshot
             .collect::<Result<_, StoreError>>()?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::number::to_row;
+
+    #[tokio::test]
+    async fn a_conversation_has_a_bounded_number_of_members() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let store = SqliteStore::open(&folder.path().join("sotto.db")).await.expect("open");
+        let (tenant, now) = (TenantId(Uuid::new_v4()), UnixMillis(0));
+        let clinic = Tenant { id: tenant, name: "clinic".into(), topics: TopicPolicy::Membership };
+        store.create_tenant(&clinic, now).await.expect("create tenant");
+        let conversation = Conversation { id: ConversationId(Uuid::new_v4()), tenant };
+        store.create_conversation(&conversation, now).await.expect("create conversation");
+
+        // All but the last, without a transaction for each.
+        let mut transaction = store.writer.begin("test").await.expect("begin");
+        for sql in [
+            "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?)
+             INSERT INTO users SELECT 1, randomblob(16), 'user-' || n, '' FROM number",
+            "INSERT INTO memberships
+             SELECT 1, conversation_id, user_id, 0 FROM users, conversations LIMIT ?",
+        ] {
+            let others = to_row(CONVERSATION_MEMBERS_MAX as u64 - 1);
+            let done = sqlx::query(sql).bind(others).execute(transaction.connection()).await;
+            done.expect("insert");
+        }
+        transaction.finish::<_, StoreError>(Ok(())).await.expect("commit");
+
+        for (name, fits) in [("last", true), ("one-more", false)] {
+            let user = UserId(Uuid::new_v4());
+            let row = User { id: user, tenant, name: name.into(), password_hash: String::new() };
+            store.create_user(&row, now).await.expect("create user");
+            let added = store.add_member(tenant, conversation.id, user, now).await;
+            assert!(matches!((fits, added), (true, Ok(_)) | (false, Err(DirectoryError::Full(_)))));
+        }
+    }
+}
