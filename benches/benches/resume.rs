@@ -1,0 +1,111 @@
+//! What it costs to read what a session has missed: 20 conversations out of 20,000, by pages, with one
+//! reader. The limit: the bodies alone, got by their offsets.
+//!
+//! `cargo bench -p benches --bench resume [-- MESSAGES]`
+
+#![expect(clippy::disallowed_methods, clippy::disallowed_macros, reason = "a benchmark measures and prints")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sotto_model::limits::{PAGE_BYTES_MAX, PAGE_RECORDS_MAX};
+use sotto_model::{Offset, TopicFilter, TopicName};
+use sotto_sqlite::SqliteStore;
+use sotto_storage::conformance::fixture::{Fixture, Fresh};
+use sotto_storage::message_log::{Append, PageLimit, RetainChange, Selector, StoredMessage};
+
+const TOPICS: usize = 20_000;
+const TOPICS_PER_SESSION: usize = 20;
+const MESSAGES: usize = 200_000;
+const SESSIONS: usize = 200;
+const LIMIT: PageLimit = PageLimit { records: PAGE_RECORDS_MAX, bytes: PAGE_BYTES_MAX };
+
+fn main() {
+    let messages = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(MESSAGES);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("start a runtime");
+    runtime.block_on(sqlite(messages));
+}
+
+async fn sqlite(messages: usize) {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let store = SqliteStore::open(&folder.path().join("sotto.db")).await.expect("open");
+    let fixture = Fixture::new(Fresh { store: Arc::new(store), keep: Box::new(folder) }).await;
+    fill(&fixture, messages).await;
+    println!("store    missed  ms/session   limit");
+    let head = u64::try_from(messages).expect("a count of messages");
+    for share in [1, 50, 1000] {
+        // Of the last messages, evenly spread, a session's topics hold one thousandth.
+        let after = Offset(head.saturating_sub(share * 1000));
+        let (mut took, mut limit, mut missed) = (Duration::ZERO, Duration::ZERO, 0);
+        for session in 0..SESSIONS {
+            let selectors: Vec<Selector> = (0..TOPICS_PER_SESSION)
+                .map(|place| (session * TOPICS_PER_SESSION + place * 997) % TOPICS)
+                .map(|number| Selector { filter: TopicFilter::parse(&name(number)).expect("filter"), after })
+                .collect();
+            let start = Instant::now();
+            let found = resume(&fixture, &selectors, after, Offset(head)).await;
+            took += start.elapsed();
+            missed += found.len();
+            let offsets: Vec<Offset> = found.iter().map(|message| message.offset).collect();
+            let start = Instant::now();
+            for page in offsets.chunks(PAGE_RECORDS_MAX) {
+                fixture.store.get(fixture.lab, page).await.expect("get");
+            }
+            limit += start.elapsed();
+        }
+        let sessions = u32::try_from(SESSIONS).expect("a small number");
+        let milliseconds = |took: Duration| (took / sessions).as_secs_f64() * 1e3;
+        println!(
+            "sqlite   {:>6} {:>11.2} {:>7.2}",
+            missed / SESSIONS,
+            milliseconds(took),
+            milliseconds(limit),
+        );
+    }
+}
+
+async fn resume(fixture: &Fixture, selectors: &[Selector], from: Offset, head: Offset) -> Vec<StoredMessage> {
+    let mut found = Vec::new();
+    let mut after = from;
+    while after < head {
+        let page = fixture.store.read(fixture.lab, selectors, after, head, LIMIT).await.expect("read");
+        after = page.scanned_to;
+        found.extend(page.messages);
+    }
+    found
+}
+
+/// Every topic in turn, in an order that keeps neighbours apart; 300 bytes each.
+async fn fill(fixture: &Fixture, messages: usize) {
+    let mut pool = Vec::with_capacity(TOPICS);
+    for number in 0..TOPICS {
+        let topic = TopicName::parse(&name(number * 7919 % TOPICS)).expect("topic");
+        pool.push(fixture.message_of(&fixture.robot, &topic, &[0x5a; 300]).await);
+    }
+    let mut written = 0;
+    while written < messages {
+        let batch = (written..messages.min(written + 1000))
+            .map(|place| {
+                let message = &pool[place % TOPICS];
+                Append {
+                    sealed: message.sealed.clone(),
+                    qos: message.qos,
+                    retain: RetainChange::Keep,
+                    expires_at: None,
+                    wakes: false,
+                    exactly_once: None,
+                }
+            })
+            .collect::<Vec<_>>();
+        written += batch.len();
+        fixture.append(batch).await;
+    }
+}
+
+fn name(number: usize) -> String {
+    format!("c/{}/m", uuid::Uuid::from_u128(0x1234_5678 << 96 | number as u128))
+}
