@@ -1,9 +1,13 @@
 //! How many files the process has open, and may have.
 
 use metrics::gauge;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Files that are not connections: database, listeners, logs, and room to work.
 const RESERVED: u64 = 256;
+
+/// Where the limit cannot be read: what POSIX systems start with.
+const FALLBACK_MAX: u64 = 1024;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OpenFiles {
@@ -14,12 +18,15 @@ pub(crate) struct OpenFiles {
 impl OpenFiles {
     /// Raises the soft limit to the hard one.
     pub(crate) fn raise_limit() {
-        let _ = rlimit::increase_nofile_limit(u64::MAX);
+        // Where it cannot be read or raised, the broker takes what there is.
+        if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        }
     }
 
     pub(crate) fn read() -> Self {
         let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
-        let max = rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);
+        let max = getrlimit(Resource::RLIMIT_NOFILE).map_or(FALLBACK_MAX, |(soft, _)| soft);
         Self { open, max }
     }
 
