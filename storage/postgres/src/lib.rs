@@ -14,6 +14,7 @@ mod limits;
 mod low_watermark;
 mod message_log;
 mod migrations;
+mod open_error;
 mod outbox;
 mod push_registry;
 mod session_fold;
@@ -26,4 +27,5 @@ mod writer;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use store::{OpenError, PostgresOptions, PostgresStore};
+pub use open_error::OpenError;
+pub use store::{PostgresOptions, PostgresStore};

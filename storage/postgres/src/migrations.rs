@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use sqlx::error::BoxDynError;
 use sqlx::migrate::{MigrateError, Migration, MigrationSource, MigrationType, Migrator};
 
-use crate::store::OpenError;
+use crate::open_error::OpenError;
 
 /// Brings the schema up to date, under a lock: of several processes that start, one does it.
 pub(crate) async fn run(connection: &mut PgConnection) -> Result<(), OpenError> {

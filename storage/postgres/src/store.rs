@@ -1,11 +1,10 @@
-//! The store: its lanes, how it opens, why it may not.
+//! The store: its lanes, and how it opens.
 
 use std::str::FromStr;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
 
-use crate::fault::{code_of, kind_of};
 use crate::lane::{Lane, within_time};
 use crate::limits::{
     CONTROL_CONNECTIONS, IDLE_IN_TRANSACTION_TIMEOUT_MS, LOCK_TIMEOUT_MS, MIGRATION_TIMEOUT, READERS_DEFAULT,
@@ -13,6 +12,7 @@ use crate::limits::{
 };
 use crate::low_watermark::LowWatermark;
 use crate::migrations;
+use crate::open_error::OpenError;
 use crate::topics::TopicIds;
 use crate::writer::Writer;
 
@@ -38,21 +38,6 @@ impl Default for PostgresOptions {
     fn default() -> Self {
         Self { readers: READERS_DEFAULT }
     }
-}
-
-/// Why the store did not open. The URL and the server's texts stay out of it.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("database URL cannot be read: postgres://user@host:port/database is expected")]
-    BadUrl,
-    #[error("database cannot be reached ({code})")]
-    Unreachable { code: String },
-    #[error("database refused ({code})")]
-    Refused { code: String },
-    #[error("database schema is newer than this program: it has migration {0}")]
-    NewerSchema(i64),
-    #[error("database schema was altered: migration {0} is not this program's")]
-    AlteredSchema(i64),
 }
 
 impl PostgresStore {
@@ -88,21 +73,6 @@ impl PostgresStore {
 
 async fn migrate(connection: &mut PgConnection) -> Result<(), OpenError> {
     migrations::run(connection).await
-}
-
-impl OpenError {
-    pub(crate) fn unreachable(error: &sqlx::Error) -> Self {
-        Self::Unreachable { code: kind_of(error).into() }
-    }
-
-    pub(crate) fn from_sql(error: &sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::Database(error) => {
-                Self::Refused { code: code_of(error.as_ref()).unwrap_or_else(|| "no code".into()) }
-            }
-            error => Self::unreachable(error),
-        }
-    }
 }
 
 fn with_time_limits(options: PgConnectOptions) -> PgConnectOptions {

@@ -24,6 +24,7 @@ mod message_log;
 mod message_row;
 mod migrations;
 mod number;
+mod open_error;
 mod outbox;
 mod push_registry;
 mod read;
@@ -35,4 +36,5 @@ mod topics;
 mod wakes;
 mod writer;
 
-pub use store::{OpenError, SqliteStore};
+pub use open_error::OpenError;
+pub use store::SqliteStore;

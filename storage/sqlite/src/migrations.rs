@@ -6,7 +6,7 @@ use sqlx::SqliteConnection;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
 use crate::error::store_error;
-use crate::store::OpenError;
+use crate::open_error::OpenError;
 
 const STEPS: [(i64, &str, &str); 1] = [(1, "initial", include_str!("../migrations/0001_initial.sql"))];
 

@@ -11,12 +11,13 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection};
 
-use crate::error::{During, store_error};
+use crate::error::During;
 use crate::limits::{
     BUSY_WAIT_MAX, READER_CACHE_KIB_MAX, READER_WAIT_MAX, READERS_MAX, WAL_CHECKPOINT_PAGES,
     WAL_KEPT_BYTES_MAX, WRITER_CACHE_KIB_MAX,
 };
 use crate::migrations::migrate;
+use crate::open_error::{OpenError, open_error};
 use crate::tenants::TenantNumbers;
 use crate::topics::TopicCache;
 use crate::writer::Writer;
@@ -29,23 +30,6 @@ pub struct SqliteStore {
     pub(crate) readers: SqlitePool,
     pub(crate) tenants: TenantNumbers,
     pub(crate) topics: TopicCache,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("database file: {}", .0.kind())]
-    File(#[source] io::Error),
-    /// It holds who writes to whom and when; sealed payloads are the least of it.
-    #[error("database file is open to others (mode {mode:03o}); it must be 600")]
-    Exposed { mode: u32 },
-    #[error("database file is not a database")]
-    NotADatabase,
-    #[error("database schema {found} is newer than this program, which knows {known}")]
-    NewerSchema { found: i64, known: i64 },
-    #[error("database schema {0} is not the one that this program wrote")]
-    AlteredSchema(i64),
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 impl SqliteStore {
@@ -126,12 +110,4 @@ fn create_private(path: &Path) -> Result<(), OpenError> {
         return Err(OpenError::Exposed { mode: mode & 0o777 });
     }
     Ok(())
-}
-
-fn open_error(error: &sqlx::Error) -> OpenError {
-    const NOTADB: &str = "26";
-    match error.as_database_error().and_then(sqlx::error::DatabaseError::code) {
-        Some(code) if code == NOTADB => OpenError::NotADatabase,
-        _ => store_error(error, "open").into(),
-    }
 }
