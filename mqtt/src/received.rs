@@ -34,9 +34,9 @@ pub(crate) enum Arrival {
 pub(crate) struct Received {
     /// In order of arrival, in which answers leave. [MQTT-4.6.0-2] [MQTT-4.6.0-3]
     unacknowledged: VecDeque<Unacknowledged>,
-    /// PUBREC sent, PUBREL not come.
+    /// PUBREC sent, PUBREL not come; each id once.
     unreleased: Vec<PacketId>,
-    /// PUBLISH packets with QoS > 0 that the client may still send. [MQTT-3.3.4-7]
+    /// PUBLISH packets with QoS > 0 that a version 5 client may still send. [MQTT-3.3.4-7]
     quota: u16,
     quota_max: u16,
 }
@@ -56,6 +56,10 @@ impl Received {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.unacknowledged.is_empty()
+    }
+
+    pub(crate) fn unanswered(&self) -> usize {
+        self.unacknowledged.len()
     }
 
     /// Registers a QoS 1 or 2 PUBLISH. The caller has checked the quota.
@@ -82,6 +86,18 @@ impl Received {
             .find(|entry| entry.packet_id == packet_id && entry.outcome.is_none());
         if let Some(entry) = waiting {
             entry.outcome = Some(outcome);
+        }
+    }
+
+    /// Forgets a PUBLISH that is not decided, the last of those with this packet id.
+    pub(crate) fn abandon(&mut self, packet_id: PacketId) {
+        let last = self
+            .unacknowledged
+            .iter()
+            .rposition(|entry| entry.packet_id == packet_id && entry.outcome.is_none());
+        if let Some(at) = last {
+            self.unacknowledged.remove(at);
+            self.give_back();
         }
     }
 

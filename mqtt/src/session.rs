@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | a packet came | [`receive`](Session::receive) | do the [`Action`] |
 //! | a PUBLISH was stored, routed or refused | [`publish_decided`](Session::publish_decided) | – |
+//! | the connection ends before a PUBLISH was handed over, or with its refusal | [`publish_abandoned`](Session::publish_abandoned) | – |
 //! | a PUBREL was made durable | [`released`](Session::released) | – |
 //! | filters were granted or refused | [`subscribed`](Session::subscribed), [`unsubscribed`](Session::unsubscribed) | – |
 //! | a message is for this client | [`deliver`](Session::deliver) | keep it when the window is full |
@@ -152,10 +153,11 @@ impl Session {
         self.received.unreleased()
     }
 
-    /// May another packet be read? A 3.1.1 client knows no Receive Maximum, so it is held back where a
-    /// version 5 client would be at fault.
+    /// May another packet be read? A 3.1.1 client knows no Receive Maximum, so it is held back while as many
+    /// of its PUBLISH packets wait for an answer. What waits for its PUBREL does not hold it back: that is to
+    /// be read.
     pub fn accepts_packets(&self) -> bool {
-        self.negotiated.version == Version::V5 || self.received.quota() > 0
+        self.negotiated.version == Version::V5 || self.received.unanswered() < usize::from(RECEIVE_MAXIMUM)
     }
 
     /// Every PUBLISH received was answered.
@@ -224,6 +226,11 @@ impl Session {
                 Answer::PubRec(id, reason) => self.acknowledge_with(Packet::PubRec, id, reason, out),
             }
         }
+    }
+
+    /// A PUBLISH of QoS 1 or 2 will never be decided: it is as if it had not come. The connection is to end.
+    pub fn publish_abandoned(&mut self, packet_id: PacketId) {
+        self.received.abandon(packet_id);
     }
 
     /// The packet id of a PUBREL is free again, durably. [MQTT-4.3.3-11]
@@ -341,7 +348,8 @@ impl Session {
             return Ok(Action::Publish(publish));
         };
         let exactly_once = publish.qos == QoS::ExactlyOnce;
-        if self.received.quota() == 0 && !(exactly_once && self.received.awaits_release(packet_id)) {
+        let over = self.negotiated.version == Version::V5 && self.received.quota() == 0;
+        if over && !(exactly_once && self.received.awaits_release(packet_id)) {
             // [MQTT-3.3.4-7]
             return Err(Violation {
                 reason: ReasonCode::ReceiveMaximumExceeded,

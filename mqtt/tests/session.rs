@@ -161,6 +161,34 @@ fn more_publishes_than_receive_maximum_end_a_version_5_session_and_hold_a_3_1_1_
 }
 
 #[test]
+fn a_3_1_1_client_with_any_number_of_qos_2_messages_unreleased_is_still_heard() {
+    let mut session = session(Version::V3);
+    let mut out = Vec::new();
+    for packet_id in 1..=2 * sotto_model::limits::RECEIVE_MAXIMUM {
+        assert!(session.accepts_packets());
+        let action = session.receive(publish(QoS::ExactlyOnce, packet_id), &mut out);
+        assert!(matches!(action, Ok(Action::Publish(_))));
+        session.publish_decided(id(packet_id), ReasonCode::Success, &mut out);
+    }
+    assert!(session.accepts_packets(), "or its PUBRELs would never be read");
+    assert_eq!(session.receive(Packet::PubRel(ack(1)), &mut out), Ok(Action::Release(id(1))));
+}
+
+#[test]
+fn a_publish_that_is_abandoned_is_not_waited_for() {
+    let mut session = session(Version::V3);
+    let mut out = Vec::new();
+    for packet_id in [1, 2] {
+        session.receive(publish(QoS::ExactlyOnce, packet_id), &mut out).expect("allowed");
+    }
+    session.publish_abandoned(id(2));
+    assert!(!session.is_answered());
+    session.publish_decided(id(1), ReasonCode::Success, &mut out);
+    assert!(session.is_answered());
+    assert_eq!(session.unreleased(), [id(1)]);
+}
+
+#[test]
 fn no_more_is_in_flight_than_the_client_s_receive_maximum() {
     let negotiated = connect(Version::V5, Some(2), None).negotiated;
     let mut session = Session::resume(negotiated, None, Offset(0), [], vec![]);
