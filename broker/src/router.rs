@@ -112,7 +112,7 @@ impl Router {
                 }
                 let Some(sessions) = self.sessions.get(&(tenant, member.user)) else { continue };
                 for entry in sessions.iter() {
-                    if let Some(grant) = entry.grant(record, record.message.publisher) {
+                    if let Some(grant) = entry.grant(record) {
                         post(entry, record, grant);
                     }
                 }
@@ -122,7 +122,11 @@ impl Router {
         let mut matches: Vec<(Arc<SessionEntry>, Grant)> = Vec::new();
         self.with_tree(tenant, |tree| {
             let mut found: smallvec::SmallVec<[&Subscriber; 16]> = smallvec::SmallVec::new();
-            tree.matching(&record.message.topic, |subscriber| found.push(subscriber));
+            tree.matching(&record.message.topic, |subscriber| {
+                if subscriber.entry.takes(&subscriber.subscription, record) {
+                    found.push(subscriber);
+                }
+            });
             // Overlapping subscriptions of one session come to stand side by side.
             if found.len() > 1 {
                 found.sort_by_key(|subscriber| Arc::as_ptr(&subscriber.entry));

@@ -351,12 +351,11 @@ impl SessionEntry {
     }
 
     /// What the session's own subscriptions grant for a message; `None` where none matches.
-    pub(crate) fn grant(&self, record: &Record, connection: Option<ConnectionId>) -> Option<Grant> {
-        let own = connection.is_some() && record.message.publisher == connection;
+    pub(crate) fn grant(&self, record: &Record) -> Option<Grant> {
         self.with_subscriptions(|subscriptions| {
-            let matching = subscriptions.iter().filter(|known| {
-                !(own && known.options.no_local) && known.filter.matches(&record.message.topic)
-            });
+            let matching = subscriptions
+                .iter()
+                .filter(|known| known.filter.matches(&record.message.topic) && self.takes(known, record));
             let mut grant: Option<Grant> = None;
             for known in matching {
                 match &mut grant {
@@ -366,6 +365,12 @@ impl SessionEntry {
             }
             grant
         })
+    }
+
+    /// With No Local a session does not get what its own connection published. [MQTT-3.8.3-3]
+    pub(crate) fn takes(&self, subscription: &Subscription, record: &Record) -> bool {
+        let publisher = record.message.publisher;
+        !subscription.options.no_local || publisher.is_none() || publisher != self.mailbox.lock().owner
     }
 }
 

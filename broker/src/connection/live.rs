@@ -447,7 +447,7 @@ impl Live {
         while self.session.has_room() && out.len() < WRITE_BYTES_MAX {
             let Some(record) = self.backlog.page.pop_front() else { break };
             let offset = record.offset().expect("the log's records have offsets");
-            match self.owned.entry.grant(&record, None).filter(|grant| grant.qos != QoS::AtMostOnce) {
+            match self.owned.entry.grant(&record).filter(|grant| grant.qos != QoS::AtMostOnce) {
                 Some(grant) => self.send(&record, &grant, Place::InOrder(offset), out),
                 None => self.session.pass_over(offset),
             }
@@ -562,7 +562,7 @@ impl Live {
             self.session.resend(message, None, out);
             return;
         };
-        let grant = self.owned.entry.grant(record, None);
+        let grant = self.owned.entry.grant(record);
         let identifiers = grant.map(|grant| grant.identifiers).unwrap_or_default();
         let outgoing =
             Outgoing { subscription_identifiers: &identifiers, ..self.outgoing(record, remaining) };
