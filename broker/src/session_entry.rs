@@ -12,7 +12,7 @@ use futures::task::AtomicWaker;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 use sotto_model::limits::{MAILBOX_BYTES_MAX, MAILBOX_RECORDS_MAX};
-use sotto_model::{PacketId, Principal, QoS, Subscription};
+use sotto_model::{Offset, PacketId, Principal, QoS, Subscription, TopicFilter};
 use sotto_mqtt::reason::ReasonCode;
 use sotto_storage::session_store::SessionRef;
 use tokio::sync::oneshot;
@@ -319,6 +319,12 @@ impl SessionEntry {
     }
 
     // ---- subscriptions ----
+
+    /// The offset since which the session holds a subscription of this filter.
+    pub(crate) fn holds_since(&self, filter: &TopicFilter) -> Option<Offset> {
+        let subscriptions = self.subscriptions.read();
+        subscriptions.iter().find(|known| known.filter == *filter).map(|known| known.since)
+    }
 
     /// Returns whether the filter is new to the session.
     pub(crate) fn subscribe(&self, subscription: Subscription) -> bool {

@@ -75,21 +75,22 @@ pub(crate) async fn subscribe(
     request: SubscribeRequest,
 ) -> Result<Subscribed, Fenced> {
     let SubscribeRequest { packet_id, version, identifier, filters } = request;
-    let since = services.tail.log(entry.principal.tenant).head();
+    let head = services.tail.log(entry.principal.tenant).head();
     let mut outcomes: Vec<Result<Subscription, ReasonCode>> = Vec::with_capacity(filters.len());
     let held = entry.with_subscriptions(<[_]>::len);
+    let mut added = 0;
     for (filter, options) in filters {
-        let granted = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-        outcomes.push(match filter {
-            Err(reason) => Err(reason),
-            Ok(_) if held + granted >= SUBSCRIPTIONS_PER_SESSION_MAX => Err(ReasonCode::QuotaExceeded),
-            Ok(filter) => authorize(&services, &entry, &filter).map(|()| Subscription {
-                filter,
-                options,
-                identifier,
-                since,
-            }),
-        });
+        outcomes.push(filter.and_then(|filter| {
+            // A subscription that is replaced holds since it was made: what is not sent of it is still to
+            // come, also to a connection that reads it back from the store. [MQTT-3.8.4-3]
+            let known = entry.holds_since(&filter);
+            if known.is_none() && held + added >= SUBSCRIPTIONS_PER_SESSION_MAX {
+                return Err(ReasonCode::QuotaExceeded);
+            }
+            authorize(&services, &entry, &filter)?;
+            added += usize::from(known.is_none());
+            Ok(Subscription { filter, options, identifier, since: known.unwrap_or(head) })
+        }));
     }
 
     let granted: Vec<Subscription> = outcomes.iter().flatten().cloned().collect();
