@@ -63,6 +63,10 @@ impl Transport {
         self.unsent_from < self.unsent.len()
     }
 
+    pub(crate) fn unsent_bytes(&self) -> usize {
+        self.unsent.len() - self.unsent_from
+    }
+
     /// Reads once and appends the plaintext: possibly none, when a record is incomplete.
     pub(crate) fn poll_read(
         &mut self,

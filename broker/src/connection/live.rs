@@ -71,7 +71,7 @@ pub(crate) struct Live {
     stalled: Option<Box<Publication>>,
     backlog: Backlog,
     last_packet_seconds: u32,
-    /// When the socket stopped taking bytes.
+    /// Since when the socket has taken nothing of what is kept for it.
     blocked_since_seconds: Option<u32>,
     was_paused: bool,
     last_saved_seconds: u32,
@@ -115,11 +115,16 @@ impl Live {
         cx: &mut Context<'_>,
         shared: &mut Shared,
     ) -> Turn {
+        let unsent_bytes = transport.unsent_bytes();
         let blocked = match transport.poll_flush(cx) {
             Poll::Ready(Ok(())) => false,
             Poll::Ready(Err(_)) => return Turn::End(Farewell::Lost),
             Poll::Pending => true,
         };
+        if transport.unsent_bytes() < unsent_bytes {
+            // Slow is not stalled.
+            self.blocked_since_seconds = None;
+        }
         let mut output = std::mem::take(&mut shared.output);
         output.clear();
         let turn = self.exchange(transport, input, blocked, cx, shared, &mut output);
