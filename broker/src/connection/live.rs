@@ -280,7 +280,10 @@ impl Live {
             }
             Action::Release(packet_id) => {
                 if self.owned.entry.is_stored() {
-                    self.to_release.push(packet_id);
+                    // A client may repeat its PUBREL as often as it likes.
+                    if !self.to_release.contains(&packet_id) {
+                        self.to_release.push(packet_id);
+                    }
                 } else {
                     self.session.released(packet_id, out);
                 }
