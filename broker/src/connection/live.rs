@@ -177,7 +177,8 @@ impl Live {
         if let Some(command) = post.command {
             return Turn::End(Farewell::Commanded(command));
         }
-        if post.behind && self.backlog.pace == Pace::Live {
+        if post.behind {
+            // Also while rejoining: the mailbox ran over again.
             self.backlog.pace = Pace::Behind;
         }
         if let Err(farewell) = self.poll_work(cx, out) {
@@ -195,6 +196,8 @@ impl Live {
             }
             moved |= self.send_backlog(cx, out);
             moved |= self.send_live(out);
+            // What was cut short is continued, even if neither the socket nor the client has anything to say.
+            moved |= out.len() >= WRITE_BYTES_MAX;
         }
         if moved { Turn::Again } else { Turn::Wait }
     }
