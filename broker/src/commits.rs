@@ -1,5 +1,6 @@
 //! What follows a commit: the tail, the fan-out, the publisher's answer. And who waits for room to commit.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -35,13 +36,14 @@ pub(crate) struct Commits {
     router: Arc<Router>,
     /// Set once the relay runs.
     relay: OnceLock<Signal>,
-    /// Sessions whose PUBLISH found the commit queue full: at most one entry a connection.
-    waiting: Mutex<Vec<Arc<SessionEntry>>>,
+    /// Sessions whose PUBLISH found the commit queue full, by the connection that waits. Locked by
+    /// connections to enter, and by the committer to wake them all.
+    waiting: Mutex<HashMap<ConnectionId, Arc<SessionEntry>>>,
 }
 
 impl Commits {
     pub(crate) fn new(tail: Arc<Tail<Record>>, router: Arc<Router>) -> Self {
-        Self { tail, router, relay: OnceLock::new(), waiting: Mutex::new(Vec::new()) }
+        Self { tail, router, relay: OnceLock::new(), waiting: Mutex::new(HashMap::new()) }
     }
 
     /// Rings `relay` after commits that leave outbox rows; until then its own looks find them.
@@ -49,13 +51,10 @@ impl Commits {
         self.relay.get_or_init(|| relay);
     }
 
-    /// Wakes the session when there is room again. The caller tries once more after this, for the room
-    /// that came meanwhile.
-    pub(crate) fn wait_for_room(&self, entry: &Arc<SessionEntry>) {
-        let mut waiting = self.waiting.lock();
-        if !waiting.iter().any(|known| Arc::ptr_eq(known, entry)) {
-            waiting.push(entry.clone());
-        }
+    /// For whoever was refused room: wakes the session when there is room again. True when it was not waiting
+    /// before: the caller tries once more, for the room that came meanwhile.
+    pub(crate) fn wait_for_room(&self, connection: ConnectionId, entry: &Arc<SessionEntry>) -> bool {
+        self.waiting.lock().insert(connection, entry.clone()).is_none()
     }
 }
 
@@ -100,7 +99,7 @@ impl CommitSink for Commits {
     }
 
     fn budget_freed(&self) {
-        for entry in std::mem::take(&mut *self.waiting.lock()) {
+        for entry in std::mem::take(&mut *self.waiting.lock()).into_values() {
             entry.wake();
         }
     }

@@ -15,6 +15,8 @@ mod live;
 mod opening;
 mod progress;
 mod subscribing;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::future::Future;

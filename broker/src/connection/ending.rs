@@ -155,17 +155,22 @@ impl EndingSession {
             self.warming = None;
         }
         if let Some(will) = self.will.take() {
-            self.services.commits.wait_for_room(entry);
             match self.services.publish(entry, self.connection, *will) {
                 Published::Stalled(will, stall) => {
                     self.will = Some(will);
-                    if let Stall::Key(request) = stall {
-                        let services = self.services.clone();
-                        self.warming = Some(Box::pin(async move {
-                            if services.keyring.warm(request, services.clock.now()).await.is_err() {
-                                tokio::time::sleep(KEY_RETRY_AFTER).await;
-                            }
-                        }));
+                    let again = match stall {
+                        Stall::Budget => self.services.commits.wait_for_room(self.connection, entry),
+                        Stall::Key(request) => {
+                            let services = self.services.clone();
+                            self.warming = Some(Box::pin(async move {
+                                if services.keyring.warm(request, services.clock.now()).await.is_err() {
+                                    tokio::time::sleep(KEY_RETRY_AFTER).await;
+                                }
+                            }));
+                            true
+                        }
+                    };
+                    if again {
                         cx.waker().wake_by_ref();
                     }
                     return Poll::Pending;

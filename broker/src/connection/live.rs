@@ -155,6 +155,10 @@ impl Live {
             // A peer that is gone misses nothing.
             let _ = transport.write(cx, &mut shared.scratch, &shared.output);
         }
+        // Nobody will decide what was not handed over.
+        if let Some(packet_id) = self.stalled.take().and_then(|publication| publication.packet_id()) {
+            self.session.publish_abandoned(packet_id);
+        }
         let will = if farewell.publishes_will() { self.session.take_will() } else { None };
         let caught_up = self.backlog.is_caught_up();
         Ending::new(self.owned, self.session, self.connection, self.services, will, caught_up, transport)
@@ -171,8 +175,11 @@ impl Live {
     ) -> Turn {
         self.owned.entry.register_waker(cx.waker());
         let post = self.owned.entry.take_post();
-        for (packet_id, outcome) in post.decided {
-            self.session.publish_decided(packet_id, outcome, out);
+        let decided =
+            post.decided.into_iter().map(|(packet_id, outcome)| self.decide(packet_id, outcome, out));
+        // All of them, whatever becomes of one.
+        if let Err(farewell) = decided.fold(Ok(()), Result::and) {
+            return Turn::End(farewell);
         }
         if let Some(command) = post.command {
             return Turn::End(Farewell::Commanded(command));
@@ -184,11 +191,11 @@ impl Live {
         if let Err(farewell) = self.poll_work(cx, out) {
             return Turn::End(farewell);
         }
-        if let Err(farewell) = self.retry_stalled(out) {
-            return Turn::End(farewell);
-        }
+        let mut moved = match self.retry_stalled(out) {
+            Ok(again) => again,
+            Err(farewell) => return Turn::End(farewell),
+        };
         self.note_pressure(blocked);
-        let mut moved = false;
         if !blocked {
             match self.take_input(transport, input, cx, shared, out) {
                 Ok(read) => moved |= read,
@@ -302,12 +309,13 @@ impl Live {
         message_in(publish.qos);
         let now = self.services.clock.unix_now();
         match Publication::of_publish(publish, &self.owned.entry.principal, self.connection, now) {
-            Ok(publication) => self.submit(publication, out),
+            Ok(publication) => self.submit(publication, out).map(|_| ()),
             Err(reason) => self.refuse_publish(publish.packet_id, reason, out),
         }
     }
 
-    fn submit(&mut self, publication: Publication, out: &mut Vec<u8>) -> Result<(), Farewell> {
+    /// True when it stalled, and is to be looked at again at once.
+    fn submit(&mut self, publication: Publication, out: &mut Vec<u8>) -> Result<bool, Farewell> {
         let packet_id = publication.packet_id();
         let conversation = match publication.scope() {
             TopicScope::Conversation(conversation) => Some(conversation.0),
@@ -317,21 +325,40 @@ impl Live {
         match self.services.publish(&self.owned.entry, self.connection, publication) {
             Published::Decided(outcome) => {
                 if let Some(packet_id) = packet_id {
-                    self.session.publish_decided(packet_id, outcome, out);
+                    self.decide(packet_id, outcome, out)?;
                 }
             }
             Published::Submitted => {}
-            Published::Stalled(publication, stall) => self.stall(publication, stall),
+            Published::Stalled(publication, stall) => return Ok(self.stall(publication, stall)),
             Published::Denied => {
                 self.services.record_denial(&self.owned.entry, AuditAction::PublishDenied, conversation);
-                return self.refuse_publish(packet_id, ReasonCode::NotAuthorized, out);
+                self.refuse_publish(packet_id, ReasonCode::NotAuthorized, out)?;
             }
-            Published::Closed => return Err(Farewell::Violation(ReasonCode::ServerShuttingDown)),
+            Published::Closed => {
+                if let Some(packet_id) = packet_id {
+                    self.session.publish_abandoned(packet_id);
+                }
+                return Err(Farewell::Violation(ReasonCode::ServerShuttingDown));
+            }
         }
+        Ok(false)
+    }
+
+    /// A 3.1.1 PUBACK can only say yes, so a refusal closes the connection. [MQTT-3.3.5-2]
+    fn decide(
+        &mut self,
+        packet_id: PacketId,
+        outcome: ReasonCode,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Farewell> {
+        if outcome.is_error() && self.session.version() == Version::V3 {
+            self.session.publish_abandoned(packet_id);
+            return Err(Farewell::Violation(outcome));
+        }
+        self.session.publish_decided(packet_id, outcome, out);
         Ok(())
     }
 
-    /// A 3.1.1 PUBACK can only say yes, so the connection is closed. [MQTT-3.3.5-2]
     fn refuse_publish(
         &mut self,
         packet_id: Option<PacketId>,
@@ -339,19 +366,18 @@ impl Live {
         out: &mut Vec<u8>,
     ) -> Result<(), Farewell> {
         match (self.session.version(), packet_id) {
-            (Version::V3, _) => Err(Farewell::Violation(reason)),
-            (Version::V5, Some(packet_id)) => {
-                self.session.publish_decided(packet_id, reason, out);
-                Ok(())
-            }
+            (_, Some(packet_id)) => self.decide(packet_id, reason, out),
+            (Version::V3, None) => Err(Farewell::Violation(reason)),
             (Version::V5, None) => Ok(()),
         }
     }
 
-    fn stall(&mut self, publication: Box<Publication>, why: Stall) {
+    /// True when the publication is to be looked at again at once: for room that came before it was waited
+    /// for, and because nobody has polled the key's fetch.
+    fn stall(&mut self, publication: Box<Publication>, why: Stall) -> bool {
         self.stalled = Some(publication);
         match why {
-            Stall::Budget => self.services.commits.wait_for_room(&self.owned.entry),
+            Stall::Budget => self.services.commits.wait_for_room(self.connection, &self.owned.entry),
             Stall::Key(request) => {
                 let services = self.services.clone();
                 self.work = Some(Box::pin(async move {
@@ -360,18 +386,17 @@ impl Live {
                     }
                     Work::Warmed
                 }));
+                true
             }
         }
     }
 
-    /// Tries a stalled PUBLISH again, unless its key is still being fetched.
-    fn retry_stalled(&mut self, out: &mut Vec<u8>) -> Result<(), Farewell> {
+    /// Tries a stalled PUBLISH again, unless its key is still being fetched. True as for `submit`.
+    fn retry_stalled(&mut self, out: &mut Vec<u8>) -> Result<bool, Farewell> {
         if self.work.is_some() {
-            return Ok(());
+            return Ok(false);
         }
-        let Some(publication) = self.stalled.take() else { return Ok(()) };
-        // It waits for room before it looks, so room that comes in between is not missed.
-        self.services.commits.wait_for_room(&self.owned.entry);
+        let Some(publication) = self.stalled.take() else { return Ok(false) };
         self.submit(*publication, out)
     }
 
