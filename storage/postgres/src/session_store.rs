@@ -45,14 +45,15 @@ impl SessionStore for PostgresStore {
     }
 
     async fn recover(&self, now: UnixMillis) -> Result<u64, StoreError> {
-        let mut recovered = 0;
+        let (mut recovered, mut after) = (0, 0);
         loop {
             let mut held = self.sessions.hold("recover sessions").await?;
-            let result = within(disconnect_orphans(held.connection(), now)).await;
-            let turn = held.settle(result)?;
-            recovered += turn;
-            if turn == 0 {
-                break;
+            let result = within(disconnect_orphans(held.connection(), after, now)).await;
+            let (disconnected, last) = held.settle(result)?;
+            recovered += disconnected;
+            match last {
+                Some(last) => after = last,
+                None => break,
             }
         }
         loop {
@@ -387,18 +388,29 @@ fn packet_ids_of(pairs: &[(SessionId, PacketId)]) -> Vec<i32> {
     pairs.iter().map(|(_, packet_id)| i32::from(packet_id.0.get())).collect()
 }
 
-/// Marks sessions disconnected whose process died, some at a time. Returns how many.
-async fn disconnect_orphans(connection: &mut PgConnection, now: UnixMillis) -> Result<u64, Fault> {
-    let done = sqlx::query(
-        "UPDATE sessions SET connected = false, wake_check = device_id IS NOT NULL, \
-             expires_at_ms = CASE WHEN expiry_seconds < 4294967295 THEN $1 + expiry_seconds * 1000 END \
-         WHERE session_id IN (SELECT session_id FROM sessions WHERE connected ORDER BY session_id LIMIT $2)",
+/// Marks sessions disconnected whose process died, some at a time, behind the id `after`. Returns how many,
+/// and the last one's id.
+async fn disconnect_orphans(
+    connection: &mut PgConnection,
+    after: i64,
+    now: UnixMillis,
+) -> Result<(u64, Option<i64>), Fault> {
+    let (disconnected, last): (i64, Option<i64>) = sqlx::query_as(
+        "WITH done AS ( \
+             UPDATE sessions SET connected = false, wake_check = device_id IS NOT NULL, \
+                 expires_at_ms = CASE WHEN expiry_seconds < 4294967295 THEN $1 + expiry_seconds * 1000 END \
+             WHERE session_id IN ( \
+                 SELECT session_id FROM sessions WHERE connected AND session_id > $2 \
+                 ORDER BY session_id LIMIT $3 \
+             ) RETURNING session_id \
+         ) SELECT count(*), max(session_id) FROM done",
     )
     .bind(bigint(now.0))
+    .bind(after)
     .bind(column::limit(RECOVER_SESSIONS_PER_TURN))
-    .execute(connection)
+    .fetch_one(connection)
     .await?;
-    Ok(done.rows_affected())
+    Ok((column::unsigned(disconnected)?, last))
 }
 
 async fn list(
