@@ -16,8 +16,11 @@ use crate::open_error::OpenError;
 use crate::topics::TopicIds;
 use crate::writer::Writer;
 
-/// Everything that the broker keeps, in one PostgreSQL database. Cheap connections are kept apart by
+/// Everything that the broker keeps, in one PostgreSQL database. Connections are kept apart by
 /// purpose, so that none waits for the others: a burst of catch-up reads cannot hold up a commit.
+///
+/// The URL must lead to the server itself, not to a pooler that shares connections: the writer's claim is a
+/// lock of its session, and statements stay prepared.
 pub struct PostgresStore {
     pub(crate) writer: Writer,
     pub(crate) sessions: Lane,
