@@ -5,14 +5,18 @@
 
 #![expect(clippy::disallowed_methods, clippy::disallowed_macros, reason = "a benchmark measures and prints")]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sotto_model::TopicName;
+use sotto_model::limits::BATCH_RECORDS_MAX;
 use sotto_sqlite::SqliteStore;
 use sotto_sqlite::limits::CHECKPOINT_EVERY;
 use sotto_storage::conformance::fixture::{Fixture, Fresh};
 use sotto_storage::message_log::{Append, RetainChange};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Executor, SqliteConnection};
 
 const BATCHES: [usize; 3] = [64, 256, 1024];
 const TOPICS: usize = 20_000;
@@ -25,18 +29,25 @@ fn main() {
         .enable_all()
         .build()
         .expect("start a runtime");
-    println!("store    batch   append/s      raw/s   ratio   µs/message   p99 ms   slowest ms");
+    println!("                 append, ms a commit              raw, ms a commit   ratio of medians");
+    println!("store    batch   p50     p99   slowest  msg/s     p50     msg/s");
     for batch in BATCHES {
-        let (commits, raw) = runtime.block_on(sqlite(batch, messages));
-        report("sqlite", batch, commits, raw);
+        let times = runtime.block_on(sqlite(batch, messages));
+        report("sqlite", batch, times);
     }
 }
 
-/// The time of every commit, and of the same messages inserted.
-async fn sqlite(batch: usize, messages: usize) -> (Vec<Duration>, Duration) {
+/// How long each commit took.
+struct Times {
+    append: Vec<Duration>,
+    raw: Vec<Duration>,
+}
+
+/// The two take turns, so that whatever else the machine does falls on both.
+async fn sqlite(batch: usize, messages: usize) -> Times {
     let folder = tempfile::tempdir().expect("temporary folder");
-    let store = SqliteStore::open(&folder.path().join("sotto.db")).await.expect("open");
-    let store = Arc::new(store);
+    let store = Arc::new(SqliteStore::open(&folder.path().join("sotto.db")).await.expect("open"));
+    let mut raw = SqliteRaw::open(&folder.path().join("raw.db")).await;
     let fixture = Fixture::new(Fresh { store: Arc::clone(&store) as _, keep: Box::new(folder) }).await;
     let pool = sealed(&fixture).await;
     let checkpoints = tokio::spawn(async move {
@@ -45,11 +56,45 @@ async fn sqlite(batch: usize, messages: usize) -> (Vec<Duration>, Duration) {
             store.checkpoint().await.expect("checkpoint");
         }
     });
-    let commits = through_the_log(&fixture, &pool, batch, messages).await;
+    let mut next = Shuffle::default();
+    // Every topic once, so that what is measured makes none.
+    for warm in pool.chunks(BATCH_RECORDS_MAX) {
+        raw.insert(warm).await;
+        fixture.append(warm.iter().map(again).collect()).await;
+    }
+    let mut times = Times { append: Vec::new(), raw: Vec::new() };
+    for _ in 0..messages / batch {
+        let batch = fixture.batch(take(&pool, &mut next, batch));
+        let start = Instant::now();
+        fixture.store.append(&batch).await.expect("append");
+        times.append.push(start.elapsed());
+        let start = Instant::now();
+        raw.insert(&batch.appends).await;
+        times.raw.push(start.elapsed());
+    }
     checkpoints.abort();
-    drop(fixture);
-    let raw = sqlite_raw::insert(&pool, batch, messages).await;
-    (commits, raw)
+    times
+}
+
+fn report(store: &str, batch: usize, mut times: Times) {
+    let messages = f64::from(u32::try_from(batch).expect("a small number"));
+    let per_second = |took: &[Duration]| {
+        let total: Duration = took.iter().sum();
+        messages * f64::from(u32::try_from(took.len()).expect("a small number")) / total.as_secs_f64()
+    };
+    let (append_per_second, raw_per_second) = (per_second(&times.append), per_second(&times.raw));
+    times.append.sort_unstable();
+    times.raw.sort_unstable();
+    let milliseconds =
+        |took: &[Duration], percent: usize| took[(took.len() - 1) * percent / 100].as_secs_f64() * 1e3;
+    println!(
+        "{store:<8} {batch:>5} {:>6.2} {:>6.1} {:>8.1} {append_per_second:>8.0} {:>8.2} {raw_per_second:>9.0} {:>8.2}",
+        milliseconds(&times.append, 50),
+        milliseconds(&times.append, 99),
+        milliseconds(&times.append, 100),
+        milliseconds(&times.raw, 50),
+        milliseconds(&times.raw, 50) / milliseconds(&times.append, 50),
+    );
 }
 
 /// One message for each topic, 200 to 400 bytes.
@@ -63,52 +108,19 @@ async fn sealed(fixture: &Fixture) -> Vec<Append> {
     pool
 }
 
-/// After every topic has been written to once.
-async fn through_the_log(fixture: &Fixture, pool: &[Append], batch: usize, messages: usize) -> Vec<Duration> {
-    let mut next = Shuffle::default();
-    let mut take = |count: usize| {
-        (0..count)
-            .map(|_| {
-                let message = &pool[next.below(pool.len())];
-                Append {
-                    sealed: message.sealed.clone(),
-                    qos: message.qos,
-                    retain: RetainChange::Keep,
-                    expires_at: None,
-                    wakes: true,
-                    exactly_once: None,
-                }
-            })
-            .collect::<Vec<_>>()
-    };
-    for _ in 0..TOPICS / 1000 {
-        fixture.append(take(1000)).await;
-    }
-    let mut commits = Vec::with_capacity(messages / batch);
-    for _ in 0..messages / batch {
-        let batch = fixture.batch(take(batch));
-        let start = Instant::now();
-        fixture.store.append(&batch).await.expect("append");
-        commits.push(start.elapsed());
-    }
-    commits
+fn take(pool: &[Append], next: &mut Shuffle, count: usize) -> Vec<Append> {
+    (0..count).map(|_| again(&pool[next.below(pool.len())])).collect()
 }
 
-fn report(store: &str, batch: usize, mut commits: Vec<Duration>, raw: Duration) {
-    let messages = u32::try_from(commits.len() * batch).expect("a count of messages");
-    let append: Duration = commits.iter().sum();
-    commits.sort_unstable();
-    let milliseconds = |place: usize| commits[place].as_secs_f64() * 1e3;
-    let per_second = |took: Duration| f64::from(messages) / took.as_secs_f64();
-    println!(
-        "{store:<8} {batch:>5} {:>10.0} {:>10.0} {:>7.2} {:>12.1} {:>8.1} {:>12.1}",
-        per_second(append),
-        per_second(raw),
-        raw.as_secs_f64() / append.as_secs_f64(),
-        1e6 / per_second(append),
-        milliseconds(commits.len() * 99 / 100),
-        milliseconds(commits.len() - 1),
-    );
+fn again(message: &Append) -> Append {
+    Append {
+        sealed: message.sealed.clone(),
+        qos: message.qos,
+        retain: RetainChange::Keep,
+        expires_at: None,
+        wakes: true,
+        exactly_once: None,
+    }
 }
 
 /// The same order every time.
@@ -122,21 +134,19 @@ impl Shuffle {
     }
 }
 
-mod sqlite_raw {
-    use std::time::{Duration, Instant};
+struct SqliteRaw {
+    connection: SqliteConnection,
+    sql: String,
+    log_id: i64,
+}
 
-    use sotto_storage::message_log::Append;
-    use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-    use sqlx::{ConnectOptions, Executor};
-
-    use super::{Shuffle, TOPICS};
-
+impl SqliteRaw {
+    /// Rows in one INSERT.
     const ROWS: usize = 64;
 
-    pub(super) async fn insert(pool: &[Append], batch: usize, messages: usize) -> Duration {
-        let folder = tempfile::tempdir().expect("temporary folder");
+    async fn open(path: &Path) -> Self {
         let mut connection = SqliteConnectOptions::new()
-            .filename(folder.path().join("raw.db"))
+            .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -156,40 +166,32 @@ mod sqlite_raw {
             )
             .await
             .expect("make table");
-        let values = vec!["(?,?,?,?,?,?,?,?,?,?)"; ROWS].join(",");
-        let sql = format!("INSERT INTO messages VALUES {values}");
-        let mut next = Shuffle::default();
-        let mut log_id = 0_i64;
-        let mut took = Duration::ZERO;
-        let warm = TOPICS / batch;
-        for number in 0..warm + messages / batch {
-            let start = Instant::now();
-            connection.execute("BEGIN IMMEDIATE").await.expect("begin");
-            for _ in 0..batch / ROWS {
-                let mut insert = sqlx::query(&sql);
-                for _ in 0..ROWS {
-                    log_id += 1;
-                    let topic = next.below(pool.len());
-                    let message = &pool[topic];
-                    insert = insert
-                        .bind(log_id)
-                        .bind(i64::try_from(topic).expect("a small number"))
-                        .bind(message.sealed.message_id().0)
-                        .bind(message.sealed.sender().0)
-                        .bind(1)
-                        .bind(0)
-                        .bind(1)
-                        .bind(1_800_000_000_000_i64)
-                        .bind(None::<i64>)
-                        .bind(message.sealed.bytes().as_ref());
-                }
-                insert.execute(&mut connection).await.expect("insert");
+        let values = vec!["(?,?,?,?,?,?,?,?,?,?)"; Self::ROWS].join(",");
+        Self { connection, sql: format!("INSERT INTO messages VALUES {values}"), log_id: 0 }
+    }
+
+    async fn insert(&mut self, messages: &[Append]) {
+        self.connection.execute("BEGIN IMMEDIATE").await.expect("begin");
+        for rows in messages.chunks_exact(Self::ROWS) {
+            let mut insert = sqlx::query(&self.sql);
+            for message in rows {
+                self.log_id += 1;
+                // As scattered as topics are.
+                let topic = i64::from(message.sealed.message_id().0.as_fields().0) % 20_000;
+                insert = insert
+                    .bind(self.log_id)
+                    .bind(topic)
+                    .bind(message.sealed.message_id().0)
+                    .bind(message.sealed.sender().0)
+                    .bind(1)
+                    .bind(0)
+                    .bind(1)
+                    .bind(1_800_000_000_000_i64)
+                    .bind(None::<i64>)
+                    .bind(message.sealed.bytes().as_ref());
             }
-            connection.execute("COMMIT").await.expect("commit");
-            if number >= warm {
-                took += start.elapsed();
-            }
+            insert.execute(&mut self.connection).await.expect("insert");
         }
-        took
+        self.connection.execute("COMMIT").await.expect("commit");
     }
 }

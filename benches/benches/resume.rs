@@ -35,12 +35,13 @@ async fn sqlite(messages: usize) {
     let store = SqliteStore::open(&folder.path().join("sotto.db")).await.expect("open");
     let fixture = Fixture::new(Fresh { store: Arc::new(store), keep: Box::new(folder) }).await;
     fill(&fixture, messages).await;
-    println!("store    missed  ms/session   limit");
+    println!("store    missed  median ms/session   limit");
     let head = u64::try_from(messages).expect("a count of messages");
     for share in [1, 50, 1000] {
         // Of the last messages, evenly spread, a session's topics hold one thousandth.
         let after = Offset(head.saturating_sub(share * 1000));
-        let (mut took, mut limit, mut missed) = (Duration::ZERO, Duration::ZERO, 0);
+        let (mut took, mut limit) = (Vec::new(), Vec::new());
+        let mut missed = 0;
         for session in 0..SESSIONS {
             let selectors: Vec<Selector> = (0..TOPICS_PER_SESSION)
                 .map(|place| (session * TOPICS_PER_SESSION + place * 997) % TOPICS)
@@ -48,22 +49,24 @@ async fn sqlite(messages: usize) {
                 .collect();
             let start = Instant::now();
             let found = resume(&fixture, &selectors, after, Offset(head)).await;
-            took += start.elapsed();
+            took.push(start.elapsed());
             missed += found.len();
             let offsets: Vec<Offset> = found.iter().map(|message| message.offset).collect();
             let start = Instant::now();
             for page in offsets.chunks(PAGE_RECORDS_MAX) {
                 fixture.store.get(fixture.lab, page).await.expect("get");
             }
-            limit += start.elapsed();
+            limit.push(start.elapsed());
         }
-        let sessions = u32::try_from(SESSIONS).expect("a small number");
-        let milliseconds = |took: Duration| (took / sessions).as_secs_f64() * 1e3;
+        let median_ms = |mut took: Vec<Duration>| {
+            took.sort_unstable();
+            took[took.len() / 2].as_secs_f64() * 1e3
+        };
         println!(
-            "sqlite   {:>6} {:>11.2} {:>7.2}",
-            missed / SESSIONS,
-            milliseconds(took),
-            milliseconds(limit),
+            "sqlite   {:>6} {:>18.2} {:>7.2}",
+            missed.div_ceil(SESSIONS),
+            median_ms(took),
+            median_ms(limit),
         );
     }
 }
