@@ -123,7 +123,7 @@ impl Transport {
     ) -> Result<(), TransportError> {
         scratch.outgoing.clear();
         match &mut self.tls {
-            Some(tls) => tls.encrypt(plaintext, &mut scratch.outgoing)?,
+            Some(tls) => tls.encrypt(plaintext, &mut self.partial, &mut scratch.outgoing)?,
             None => scratch.outgoing.extend_from_slice(plaintext),
         }
         self.poll_send(cx, &scratch.outgoing)
@@ -148,7 +148,7 @@ impl Transport {
     /// Queues close_notify behind what is kept.
     pub(crate) fn close_notify(&mut self) {
         if let Some(tls) = &mut self.tls {
-            tls.close(&mut self.unsent);
+            tls.close(&mut self.partial, &mut self.unsent);
         }
     }
 

@@ -12,12 +12,17 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 /// A TLS record: header (type, version, length) and at most 2^14 + 256 bytes. RFC 8446, 5.2
 const RECORD_HEADER_BYTES: usize = 5;
 const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + 16_384 + 256;
+/// change_cipher_spec to application_data. RFC 8446, B.1
+const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 20..=23;
+const MAJOR_VERSION: u8 = 3;
 /// Plaintext of one record. RFC 8446, 5.1
 const FRAGMENT_BYTES_MAX: usize = 16_384;
 /// Header, content type, tag, explicit nonce: never more.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 /// State changes of one `process_tls_records` round; an honest peer needs a handful.
 const STEPS_PER_RECORD_MAX: usize = 64;
+/// Bytes of records over which one handshake message may be spread; a ClientHello is below 2 KiB.
+const HANDSHAKE_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsFailure {
@@ -27,6 +32,8 @@ pub(crate) enum TlsFailure {
     Encode,
     #[error("TLS: too many state changes for one record")]
     Stuck,
+    #[error("TLS: a handshake message is too long")]
+    HandshakeTooLong,
 }
 
 /// What feeding ciphertext came to.
@@ -41,11 +48,15 @@ pub(crate) struct Fed {
 pub(crate) struct RecordLayer {
     connection: Box<UnbufferedServerConnection>,
     established: bool,
+    /// Bytes at the front of what is offered that rustls has seen and not used up: the records of a handshake
+    /// message that goes on in the next.
+    held_bytes: usize,
 }
 
 impl RecordLayer {
     pub(crate) fn new(config: Arc<ServerConfig>) -> Result<Self, TlsFailure> {
-        Ok(Self { connection: Box::new(UnbufferedServerConnection::new(config)?), established: false })
+        let connection = Box::new(UnbufferedServerConnection::new(config)?);
+        Ok(Self { connection, established: false, held_bytes: 0 })
     }
 
     pub(crate) fn is_established(&self) -> bool {
@@ -65,32 +76,42 @@ impl RecordLayer {
             let rest = &mut incoming[fed.consumed..];
             // Until the handshake is over, one record at a time: what follows the client's Finished in the
             // same read belongs to the next state.
-            let end = if self.established { rest.len() } else { complete_record(rest) };
-            if end == 0 {
-                break;
-            }
-            let step = self.process(&mut rest[..end], plaintext, outgoing);
-            let step = match step {
-                Ok(step) => step,
-                Err(failure) => {
-                    self.encode_alert(outgoing);
-                    return Err(failure);
+            let end = if self.established {
+                rest.len()
+            } else {
+                match complete_record(rest.get(self.held_bytes..).unwrap_or_default()) {
+                    0 => break,
+                    record => self.held_bytes + record,
                 }
             };
+            if self.held_bytes > HANDSHAKE_MESSAGE_BYTES_MAX {
+                return Err(TlsFailure::HandshakeTooLong);
+            }
+            let step = self.process(&mut rest[..end], plaintext, outgoing)?;
             fed.consumed += step.consumed;
             fed.closed = step.closed;
-            if step.consumed == 0 {
+            if step.consumed > 0 {
+                self.held_bytes = 0;
+            } else if self.established {
                 break;
+            } else {
+                self.held_bytes = end;
             }
         }
         Ok(fed)
     }
 
-    /// Appends `plaintext` as records. Nothing may be sent before the handshake is over.
-    pub(crate) fn encrypt(&mut self, plaintext: &[u8], outgoing: &mut Vec<u8>) -> Result<(), TlsFailure> {
+    /// Appends `plaintext` as records. Nothing may be sent before the handshake is over. `rest` is what the
+    /// last feed did not use up: rustls may stand in the middle of it.
+    pub(crate) fn encrypt(
+        &mut self,
+        plaintext: &[u8],
+        rest: &mut [u8],
+        outgoing: &mut Vec<u8>,
+    ) -> Result<(), TlsFailure> {
         debug_assert!(self.established);
         for _ in 0..STEPS_PER_RECORD_MAX {
-            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(rest);
             match state? {
                 ConnectionState::WriteTraffic(mut traffic) => {
                     let records = plaintext.len().div_ceil(FRAGMENT_BYTES_MAX).max(1);
@@ -112,12 +133,12 @@ impl RecordLayer {
         Err(TlsFailure::Stuck)
     }
 
-    /// Appends close_notify, if the connection came so far.
-    pub(crate) fn close(&mut self, outgoing: &mut Vec<u8>) {
+    /// Appends close_notify, if the connection came so far; `rest` as for `encrypt`.
+    pub(crate) fn close(&mut self, rest: &mut [u8], outgoing: &mut Vec<u8>) {
         if !self.established {
             return;
         }
-        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(rest);
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) = state {
             let start = outgoing.len();
             outgoing.resize(start + RECORD_OVERHEAD_BYTES, 0);
@@ -139,7 +160,14 @@ impl RecordLayer {
             let UnbufferedStatus { mut discard, state } =
                 self.connection.process_tls_records(&mut incoming[fed.consumed..]);
             let mut blocked = false;
-            match state? {
+            let state = match state {
+                Ok(state) => state,
+                Err(error) => {
+                    self.encode_alert(&mut incoming[fed.consumed + discard..], outgoing);
+                    return Err(error.into());
+                }
+            };
+            match state {
                 ConnectionState::EncodeTlsData(mut data) => {
                     encode(outgoing, |buffer| data.encode(buffer))?;
                 }
@@ -170,19 +198,13 @@ impl RecordLayer {
         Err(TlsFailure::Stuck)
     }
 
-    /// After a failure rustls may have an alert to send.
-    fn encode_alert(&mut self, outgoing: &mut Vec<u8>) {
-        for _ in 0..STEPS_PER_RECORD_MAX {
-            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
-            match state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    if encode(outgoing, |buffer| data.encode(buffer)).is_err() {
-                        return;
-                    }
-                }
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                _ => return,
-            }
+    /// After a failure rustls may have an alert to send. It stands in the middle of `rest`, and is asked once:
+    /// it gives the alert before it looks at `rest` again, where it would fail again.
+    fn encode_alert(&mut self, rest: &mut [u8], outgoing: &mut Vec<u8>) {
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(rest);
+        if let Ok(ConnectionState::EncodeTlsData(mut data)) = state {
+            // The connection has failed: an alert that cannot be told is not missed.
+            let _ = encode(outgoing, |buffer| data.encode(buffer));
         }
     }
 }
@@ -204,15 +226,19 @@ fn encode(
     Ok(())
 }
 
-/// The length of the first record if it is complete, else 0. A length that no record has is handed to
+/// The length of the first record if it is complete, else 0. A header that no record has is handed to
 /// rustls as it is, which refuses it.
 fn complete_record(incoming: &[u8]) -> usize {
     let Some(header) = incoming.first_chunk::<RECORD_HEADER_BYTES>() else {
         return 0;
     };
     let total = RECORD_HEADER_BYTES + usize::from(u16::from_be_bytes([header[3], header[4]]));
-    if total > RECORD_BYTES_MAX {
+    let is_record = CONTENT_TYPES.contains(&header[0]) && header[1] == MAJOR_VERSION;
+    if !is_record || total > RECORD_BYTES_MAX {
         return incoming.len();
     }
     if incoming.len() < total { 0 } else { total }
 }
+
+#[cfg(test)]
+mod tests;
