@@ -42,6 +42,30 @@ impl Drop for Owned {
     }
 }
 
+/// A stored session that is marked connected while its connection has not begun. Dropped before it does, it
+/// closes the session again: one that is marked connected is neither woken nor expired.
+struct Unbegun<'o> {
+    owned: &'o Owned,
+    close: Option<SessionOp>,
+}
+
+impl Drop for Unbegun<'_> {
+    fn drop(&mut self) {
+        let Some(close) = self.close.take() else { return };
+        let ends = matches!(close, SessionOp::Close { expiry_seconds: 0, .. });
+        if self.owned.services.sessions.submit(close).is_err() {
+            // It is put right at the next start or CONNECT.
+            tracing::error!(
+                event = "session_close_lost",
+                "a session that was opened in vain stays connected"
+            );
+        }
+        if ends {
+            self.owned.entry.set_stored(None);
+        }
+    }
+}
+
 /// The reason code for the CONNACK.
 pub(crate) struct Refused(pub(crate) ReasonCode);
 
@@ -69,9 +93,16 @@ pub(crate) async fn open(
     let known = entry.stored();
     let outlives = negotiated.session_expiry_seconds > 0;
     let head = services.tail.log(principal.tenant).head();
+    let mut unbegun = Unbegun { owned: &owned, close: None };
     let opened = if outlives || (known.is_some() && !negotiated.clean_start) {
         let opened = open_stored(&services, &principal, &negotiated, head).await?;
         entry.set_stored(Some(opened.session));
+        unbegun.close = Some(SessionOp::Close {
+            session: opened.session,
+            progress: Box::new(opened.progress.clone()),
+            expiry_seconds: negotiated.session_expiry_seconds,
+            now: services.clock.unix_now(),
+        });
         opened.present.then_some(opened)
     } else {
         if let Some(known) = known {
@@ -95,6 +126,8 @@ pub(crate) async fn open(
         InflightMessage::left(message.packet_id, message.offset, message.qos, message.released)
     });
     let session = Session::resume(negotiated, will, progress.cursor.0, left, progress.exactly_once_received);
+    unbegun.close = None;
+    drop(unbegun);
     Ok(Opened { owned, session, present, assigned_client_id, inflight })
 }
 
