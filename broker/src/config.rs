@@ -175,7 +175,7 @@ fn parse(path: &Path) -> Result<File, ConfigError> {
         .map_err(|error| ConfigError::Read { path: shown.clone(), reason: error.kind() })?;
     toml::from_str(&text).map_err(|error| {
         // The parser's own message names the key; its multi-line excerpt is left out.
-        let line = error.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+        let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
         ConfigError::Parse { path: shown, reason: format!("line {line}: {}", error.message()) }
     })
 }
