@@ -182,3 +182,91 @@ impl TailRecord for Record {
         size_of::<Self>() + self.message.topic.as_str().len() + self.message.bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const TENANT: TenantId = TenantId(Uuid::from_u128(1));
+
+    fn stored() -> StoredMessage {
+        StoredMessage {
+            offset: Offset(7),
+            topic: TopicName::parse("t").expect("a topic"),
+            sender: UserId(Uuid::from_u128(2)),
+            message_id: MessageId(Uuid::from_u128(3)),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            committed_at: UnixMillis(1000),
+            expires_at: Some(UnixMillis(5000)),
+            sealed: b"".as_slice().into(),
+        }
+    }
+
+    fn properties(values: &[(String, String)]) -> Vec<u8> {
+        let mut properties = PropertyBuf::new();
+        for (name, value) in values {
+            properties.push(Property::UserProperty(name, value));
+        }
+        properties.into_bytes()
+    }
+
+    fn sealed_parts(properties: &[u8], payload: &[u8]) -> Vec<u8> {
+        let head = Record::from_stored(TENANT, stored(), &[BODY_VERSION, 0, 0, 0, 0], false);
+        let Record { mut message, .. } = Arc::into_inner(head.expect("an empty body")).expect("one holder");
+        message.properties = properties.into();
+        message.payload = payload.into();
+        [&message.body_head()[..], properties, payload].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_comes_back_as_it_was_sealed(
+            values in prop::collection::vec(("[a-zé]{0,20}", "[a-zé]{0,20}"), 0..5),
+            payload in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let properties = properties(&values);
+            let body = sealed_parts(&properties, &payload);
+            let record = Record::from_stored(TENANT, stored(), &body, false).expect("its own body");
+            prop_assert_eq!(&*record.message.properties, &properties[..]);
+            prop_assert_eq!(&*record.message.payload, &payload[..]);
+            prop_assert_eq!(record.message.bytes(), body.len());
+        }
+
+        #[test]
+        fn a_body_that_is_not_one_is_refused_or_well_formed(body in prop::collection::vec(any::<u8>(), 0..100)) {
+            let mut versioned = body.clone();
+            versioned.splice(0..versioned.len().min(4), [BODY_VERSION, 0, 0, 0]);
+            for body in [body, versioned] {
+                if let Ok(record) = Record::from_stored(TENANT, stored(), &body, true) {
+                    let told = record.delivered_properties();
+                    prop_assert!(Properties::check(PropertyContext::Publish, told).is_ok());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_cut_short_is_refused() {
+        let body = sealed_parts(&properties(&[("name".into(), "value".into())]), b"");
+        for len in 0..body.len() {
+            assert!(Record::from_stored(TENANT, stored(), &body[..len], false).is_err(), "{len}");
+        }
+        let longest = [BODY_VERSION, 0xff, 0xff, 0xff, 0xff];
+        assert_eq!(Record::from_stored(TENANT, stored(), &longest, false).err(), Some(BodyError::Short));
+    }
+
+    #[test]
+    fn a_message_expires_at_its_last_millisecond() {
+        let record =
+            Record::from_stored(TENANT, stored(), &[BODY_VERSION, 0, 0, 0, 0], false).expect("a body");
+        let remaining = |now| record.expiry_remaining_seconds(UnixMillis(now));
+        assert_eq!(remaining(3999), Ok(Some(2)));
+        assert_eq!(remaining(4999), Ok(Some(1)));
+        assert_eq!(remaining(5000), Err(Expired));
+        assert_eq!(remaining(u64::MAX), Err(Expired));
+    }
+}

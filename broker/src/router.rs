@@ -181,3 +181,6 @@ fn is_by_membership(entry: &SessionEntry, subscription: &Subscription) -> bool {
 fn is_same(known: &Subscriber, entry: &Arc<SessionEntry>, subscription: &Subscription) -> bool {
     Arc::ptr_eq(&known.entry, entry) && known.subscription.filter == subscription.filter
 }
+
+#[cfg(test)]
+mod tests;

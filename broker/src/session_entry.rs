@@ -397,3 +397,6 @@ impl Grant {
         self.identifiers.extend(subscription.identifier);
     }
 }
+
+#[cfg(test)]
+mod tests;
