@@ -107,7 +107,9 @@ impl Server {
 
     /// A command of this server's version, connected to it: `pg_dump`, `psql`.
     pub fn client(&self, program: &str) -> Command {
-        let mut command = Command::new(self.bin.join(program));
+        // The server's programs may be on the PATH by links, and others elsewhere on it.
+        let beside = self.bin.join(program);
+        let mut command = Command::new(if beside.is_file() { beside.as_path() } else { Path::new(program) });
         command.arg("--host").arg(self.directory.path()).args(["--username", SUPERUSER]);
         command
     }
