@@ -297,6 +297,8 @@ fn first_packet(input: &[u8]) -> First {
         },
         Ok(Some(_)) => First::NotMqtt,
         Err(error) => match connect_version(input) {
+            // A malformed CONNECT of 3.1.1 is not answered. [MQTT-3.1.4-1]
+            Some(Version::V3) if error.reason != ReasonCode::UnsupportedProtocolVersion => First::NotMqtt,
             Some(version) => First::Refused(version, error.reason),
             None => First::NotMqtt,
         },
