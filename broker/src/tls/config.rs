@@ -5,21 +5,32 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::tls::lean_aead::lean;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsConfigError {
-    #[error("read the certificate file {0}")]
-    Certificate(String),
-    #[error("read the private key file {0}")]
-    Key(String),
+    #[error("read the certificate file {path}: {reason}")]
+    Certificate { path: String, reason: PemFault },
+    #[error("read the private key file {path}: {reason}")]
+    Key { path: String, reason: PemFault },
     #[error("certificate and private key do not fit: {0}")]
     Mismatch(rustls::Error),
     #[error("set up TLS: {0}")]
     Setup(rustls::Error),
+}
+
+/// The parser's own errors may quote what they found, and it may be a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PemFault {
+    #[error("{0}")]
+    File(std::io::ErrorKind),
+    #[error("holds none")]
+    Empty,
+    #[error("not PEM")]
+    NotPem,
 }
 
 /// One session ticket a handshake: a phone resumes one connection at a time.
@@ -28,11 +39,13 @@ const TICKETS_PER_HANDSHAKE: usize = 1;
 pub(crate) fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsConfigError> {
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .ok()
-        .filter(|chain| !chain.is_empty())
-        .ok_or_else(|| TlsConfigError::Certificate(certificate.display().to_string()))?;
-    let key =
-        PrivateKeyDer::from_pem_file(key).map_err(|_| TlsConfigError::Key(key.display().to_string()))?;
+        .map_err(|error| PemFault::of(&error))
+        .and_then(|chain| if chain.is_empty() { Err(PemFault::Empty) } else { Ok(chain) })
+        .map_err(|reason| TlsConfigError::Certificate { path: certificate.display().to_string(), reason })?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| TlsConfigError::Key {
+        path: key.display().to_string(),
+        reason: PemFault::of(&error),
+    })?;
 
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -45,6 +58,16 @@ pub(crate) fn server_config(certificate: &Path, key: &Path) -> Result<Arc<Server
     config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
+}
+
+impl PemFault {
+    fn of(error: &pem::Error) -> Self {
+        match error {
+            pem::Error::Io(error) => Self::File(error.kind()),
+            pem::Error::NoItemsFound => Self::Empty,
+            _ => Self::NotPem,
+        }
+    }
 }
 
 fn provider() -> CryptoProvider {
