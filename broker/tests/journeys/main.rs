@@ -1,0 +1,17 @@
+//! The journeys: the broker's process, real databases, and clients that others wrote.
+
+mod delivery;
+mod membership;
+mod newcomer;
+mod offline;
+mod operation;
+mod privacy;
+mod push;
+mod refusals;
+mod retained;
+mod sessions;
+mod slow;
+mod starting;
+mod stock_clients;
+mod support;
+mod will;

@@ -1,0 +1,102 @@
+//! Messages for someone who is not there, and a broker that is killed.
+
+use sotto_model::QoS;
+
+use crate::support::database::Kind;
+use crate::support::house::House;
+use crate::support::mosquitto::{self, Subscriber};
+use crate::support::on_both_stores;
+use crate::support::phone::{Heard, Login};
+
+on_both_stores!(
+    what_came_while_offline_survives_a_kill_and_comes_in_order_once,
+    a_stock_client_finds_what_came_while_it_was_offline,
+    a_kill_under_a_connected_subscriber_loses_nothing_and_keeps_the_order,
+);
+
+fn numbered(count: usize) -> Vec<String> {
+    (1..=count).map(|number| format!("message {number}")).collect()
+}
+
+async fn what_came_while_offline_survives_a_kill_and_comes_in_order_once(kind: Kind) {
+    let mut house = House::open(kind).await;
+    let topic = house.topic();
+    let phone = Login::of(&house, "bob", "phone").lasting();
+    let mut bob = phone.connect(&house).await;
+    assert!(!bob.present);
+    assert_eq!(bob.subscribe("c/+/m", QoS::AtLeastOnce).await, 1);
+    bob.disconnect().await;
+
+    let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+    for payload in numbered(10) {
+        alice.publish(&topic, payload.as_bytes(), QoS::AtLeastOnce).await;
+    }
+    house.kill_and_start().await;
+
+    let mut bob = phone.connect(&house).await;
+    assert!(bob.present);
+    assert_eq!(bob.receive_payloads(10).await, numbered(10));
+    // Whatever would come twice comes before this.
+    let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+    alice.publish(&topic, b"the last", QoS::AtLeastOnce).await;
+    let last = bob.receive().await;
+    assert_eq!((last.text().as_str(), last.dup), ("the last", false));
+    bob.disconnect().await;
+
+    let mut bob = phone.connect(&house).await;
+    alice.publish(&topic, b"the very last", QoS::AtLeastOnce).await;
+    assert_eq!(bob.receive().await.text(), "the very last");
+}
+
+async fn a_stock_client_finds_what_came_while_it_was_offline(kind: Kind) {
+    if !mosquitto::is_installed() {
+        return;
+    }
+    let mut house = House::open(kind).await;
+    let topic = house.topic();
+    let lasting = ["-c", "-x", "3600", "-q", "1", "-t", "c/+/m"];
+    // -E: goes once the subscription is acknowledged.
+    let subscribed = Subscriber::start(&house, "bob", &[&lasting[..], &["-E"]].concat());
+    assert_eq!(subscribed.rest().await, "");
+    for payload in numbered(10) {
+        mosquitto::publish(&house, "alice", &topic, &payload).await;
+    }
+    house.kill_and_start().await;
+    // -C: goes after so many messages.
+    let received = Subscriber::start(&house, "bob", &[&lasting[..], &["-C", "10"]].concat());
+    assert_eq!(received.rest().await.lines().collect::<Vec<_>>(), numbered(10));
+}
+
+async fn a_kill_under_a_connected_subscriber_loses_nothing_and_keeps_the_order(kind: Kind) {
+    let mut house = House::open(kind).await;
+    let topic = house.topic();
+    let phone = Login::of(&house, "bob", "phone").lasting();
+    let mut bob = phone.connect(&house).await;
+    bob.subscribe("c/+/m", QoS::AtLeastOnce).await;
+
+    let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+    for payload in numbered(10) {
+        alice.publish(&topic, payload.as_bytes(), QoS::AtLeastOnce).await;
+    }
+    let mut received = bob.receive_payloads(4).await;
+    house.kill().await;
+    while let Heard::Publish(message) = bob.next().await {
+        received.push(message.text());
+    }
+    house.start().await;
+
+    let mut bob = phone.connect(&house).await;
+    assert!(bob.present);
+    let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+    alice.publish(&topic, b"the last", QoS::AtLeastOnce).await;
+    let mut again = Vec::new();
+    while again.last().is_none_or(|last| last != "the last") {
+        again.push(bob.receive().await.text());
+    }
+    assert_eq!(again.pop().as_deref(), Some("the last"));
+    // What was acknowledged a moment before the kill may come again; no gap, and no other order.
+    let all = numbered(10);
+    assert!(all.ends_with(&again), "{again:?} after {received:?}");
+    assert!(received.len() + again.len() >= all.len(), "{again:?} after {received:?}");
+    assert_eq!(received, all[..received.len()]);
+}

@@ -1,0 +1,142 @@
+//! A broker that cannot start says why, in one line.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use sotto_postgres::testing::TestDatabase;
+
+use crate::support::database::{Database, Kind};
+use crate::support::house::{House, free_port};
+use crate::support::patience::soon;
+use crate::support::process::sotto;
+
+/// Runs `sotto serve`, which must fail; what it says on standard error.
+async fn refused(folder: &Path, arguments: &[&str]) -> String {
+    let (mqtts, private) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+    let mut command = sotto();
+    command.current_dir(folder).arg("serve");
+    for (flag, value) in [("--mqtts", &mqtts), ("--private", &private)] {
+        if !arguments.contains(&flag) {
+            command.args([flag, value]);
+        }
+    }
+    let output = soon("sotto to give up", command.args(arguments).output()).await.expect("run sotto");
+    assert!(!output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.starts_with("sotto: "), "{said}");
+    said
+}
+
+async fn refused_config(folder: &Path, config: &str) -> String {
+    let file = folder.join("sotto.toml");
+    std::fs::write(&file, config).expect("write the configuration");
+    refused(folder, &["--config", "sotto.toml"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_cannot_be_is_refused_with_its_key() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    for (config, culprits) in [
+        ("mqqts = \"127.0.0.1:8883\"\n", &["sotto.toml", "line 1", "mqqts"][..]),
+        ("\nmqtts = \"nowhere\"\n", &["sotto.toml", "line 2"][..]),
+        ("[push]\nallow_netwroks = []\n", &["sotto.toml", "allow_netwroks"][..]),
+        ("plain = \"127.0.0.1:1883\"\n", &["plain", "lab"][..]),
+        ("environment = \"prod\"\n", &["prod", "key service"][..]),
+        (
+            "database_url_file = \"/nonexistent/url\"\n",
+            &["database_url_file", "/nonexistent/url", "not found"][..],
+        ),
+        ("[push]\nextra_ca_file = \"/nonexistent/ca\"\n", &["push.extra_ca_file", "/nonexistent/ca"][..]),
+        ("[tls]\nkey_file = \"/nonexistent/key\"\n", &["tls.certificate_file", "tls.key_file"][..]),
+        (
+            "[tls]\ncertificate_file = \"/nonexistent/crt\"\nkey_file = \"/nonexistent/key\"\n",
+            &["/nonexistent/crt"][..],
+        ),
+    ] {
+        let said = refused_config(folder.path(), config).await;
+        for culprit in culprits {
+            assert!(said.contains(culprit), "{culprit} in {said}");
+        }
+    }
+    let said = refused(folder.path(), &["--config", "nowhere.toml"]).await;
+    assert!(said.contains("nowhere.toml") && said.contains("not found"), "{said}");
+    assert!(!folder.path().join("sotto-data/sotto.db").exists(), "nothing is made by a refused start");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_file_that_cannot_be_read_or_is_no_key_is_named() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let config = "[tls]\ncertificate_file = \"server.crt\"\nkey_file = \"server.key\"\n";
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("a name");
+    let certificate = certificate.self_signed(&key).expect("a certificate").pem();
+    std::fs::write(folder.path().join("server.crt"), certificate).expect("write");
+    let said = refused_config(folder.path(), config).await;
+    assert!(said.contains("server.key") && said.contains("not found"), "{said}");
+    std::fs::write(folder.path().join("server.key"), "no key").expect("write");
+    let said = refused_config(folder.path(), config).await;
+    assert!(said.contains("server.key"), "{said}");
+    // The key of another certificate.
+    let other = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+    std::fs::write(folder.path().join("server.key"), &other).expect("write");
+    let said = refused_config(folder.path(), config).await;
+    assert!(!said.contains("PRIVATE") && !said.contains(other.lines().nth(1).expect("base64")), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_and_a_folder_in_use_are_named() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    for flag in ["--mqtts", "--private"] {
+        let said = refused(folder.path(), &[flag, &address]).await;
+        assert!(said.contains(&address) && said.contains("in use"), "{said}");
+    }
+    let house = House::open(Kind::Sqlite).await;
+    let data = house.data().display().to_string();
+    let said = refused(house.folder(), &["--data", &data]).await;
+    assert!(said.contains(&data) && said.contains("in use by another sotto"), "{said}");
+    assert_eq!(house.get("/health/ready").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_down_is_told_without_its_password() {
+    const PASSWORD: &str = "hunter2-canary";
+    let folder = tempfile::tempdir().expect("make a folder");
+    let nobody = free_port();
+    let url = format!("postgres://sotto:{PASSWORD}@127.0.0.1:{nobody}/sotto");
+    let said = refused(folder.path(), &["--database", &url]).await;
+    assert!(said.contains("PostgreSQL") && !said.contains(PASSWORD), "{said}");
+    std::fs::write(folder.path().join("url"), &url).expect("write");
+    let said = refused_config(folder.path(), "database_url_file = \"url\"\n").await;
+    assert!(said.contains("PostgreSQL") && !said.contains(PASSWORD), "{said}");
+    // Not even where it is no URL of a database.
+    let said = refused(folder.path(), &["--database", &format!("mysql://sotto:{PASSWORD}@host/db")]).await;
+    assert!(!said.contains(PASSWORD), "{said}");
+    // A database that is not there.
+    let database = TestDatabase::create().await;
+    let missing = database.url().replacen("/sotto_", "/missing_", 1);
+    let said = refused(folder.path(), &["--database", &missing]).await;
+    assert!(said.contains("PostgreSQL"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_broker_on_the_same_database_does_not_serve_beside_the_first() {
+    let house = House::open(Kind::Postgres).await;
+    let folder = tempfile::tempdir().expect("make a folder");
+    let url = house.database.url().expect("PostgreSQL").to_owned();
+    let said = refused(folder.path(), &["--database", &url]).await;
+    assert!(!said.contains("password"), "{said}");
+    assert_eq!(house.get("/health/ready").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_says_what_serve_would_do_and_refuses_what_serve_refuses() {
+    let mut house = House::closed(Database::Sqlite, "");
+    house.configure("mqtts = \"127.0.0.1:7777\"\n".to_owned());
+    let plan = house.sotto(&["check"]).await;
+    assert_eq!((&plan["mqtts"], &plan["store"]), (&"127.0.0.1:7777".into(), &"embedded SQLite".into()));
+    assert!(!house.data().exists(), "it makes nothing");
+}

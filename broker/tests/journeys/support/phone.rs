@@ -1,0 +1,514 @@
+//! A client that says exactly what it is told to, on the product's own codec.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use sotto_model::{PacketId, QoS, RetainHandling, SubscriptionOptions};
+use sotto_mqtt::codec::decode;
+use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf};
+use sotto_mqtt::packet::{
+    Ack, Connect, Disconnect, Packet, Publish, Subscribe, SubscribeFilters, Unsubscribe, UnsubscribeFilters,
+    Version, Will,
+};
+use sotto_mqtt::reason::ReasonCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::house::House;
+use super::patience::soon;
+
+/// What a phone says of itself in CONNECT.
+#[derive(Clone)]
+pub(crate) struct Login {
+    version: Version,
+    clean_start: bool,
+    keep_alive: u16,
+    client_id: String,
+    username: Option<String>,
+    password: Option<String>,
+    properties: PropertyBuf,
+    will: Option<LastWill>,
+}
+
+#[derive(Clone)]
+pub(crate) struct LastWill {
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+}
+
+/// A PUBLISH from the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) dup: bool,
+    pub(crate) packet_id: Option<PacketId>,
+    pub(crate) user_properties: Vec<(String, String)>,
+}
+
+/// What the broker said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    ConnAck { present: bool, reason: ReasonCode },
+    Publish(Message),
+    PubAck(PacketId, ReasonCode),
+    PubRec(PacketId, ReasonCode),
+    PubRel(PacketId),
+    PubComp(PacketId),
+    SubAck(PacketId, Vec<u8>),
+    UnsubAck(PacketId),
+    PingResp,
+    Disconnect(ReasonCode),
+    Closed,
+}
+
+pub(crate) struct Phone {
+    stream: TlsStream<TcpStream>,
+    version: Version,
+    input: Vec<u8>,
+    /// Heard while something else was waited for.
+    put_aside: VecDeque<Heard>,
+    next_packet_id: PacketId,
+    /// What CONNACK said: the session was there.
+    pub(crate) present: bool,
+}
+
+impl Login {
+    /// A user of the demo tenant, in version 5, with a session that ends with its connection.
+    pub(crate) fn of(house: &House, user: &str, device: &str) -> Self {
+        Self::with(&format!("{user}@demo"), &format!("{user}/{device}"), &house.password(user))
+    }
+
+    pub(crate) fn with(username: &str, client_id: &str, password: &str) -> Self {
+        Self {
+            version: Version::V5,
+            clean_start: false,
+            keep_alive: 60,
+            client_id: client_id.to_owned(),
+            username: Some(username.to_owned()),
+            password: Some(password.to_owned()),
+            properties: PropertyBuf::new(),
+            will: None,
+        }
+    }
+
+    pub(crate) fn v3(mut self) -> Self {
+        self.version = Version::V3;
+        self
+    }
+
+    pub(crate) fn version(mut self, version: Version) -> Self {
+        self.version = version;
+        self
+    }
+
+    pub(crate) fn clean_start(mut self) -> Self {
+        self.clean_start = true;
+        self
+    }
+
+    /// Takes up the session that there is.
+    pub(crate) fn resume(mut self) -> Self {
+        self.clean_start = false;
+        self
+    }
+
+    /// Seconds.
+    pub(crate) fn keep_alive(mut self, seconds: u16) -> Self {
+        self.keep_alive = seconds;
+        self
+    }
+
+    /// The session outlives its connection by an hour: in 3.1.1 by being what it is.
+    pub(crate) fn lasting(self) -> Self {
+        self.expiry(3600)
+    }
+
+    /// Seconds.
+    pub(crate) fn expiry(self, seconds: u32) -> Self {
+        self.property(Property::SessionExpiryInterval(seconds))
+    }
+
+    pub(crate) fn receive_maximum(self, packets: u16) -> Self {
+        self.property(Property::ReceiveMaximum(packets))
+    }
+
+    pub(crate) fn property(mut self, property: Property<'_>) -> Self {
+        self.properties.push(property);
+        self
+    }
+
+    pub(crate) fn will(mut self, will: LastWill) -> Self {
+        self.will = Some(will);
+        self
+    }
+
+    pub(crate) fn client_id(mut self, client_id: &str) -> Self {
+        client_id.clone_into(&mut self.client_id);
+        self
+    }
+
+    pub(crate) fn packet(&self) -> Packet<'_> {
+        Packet::Connect(Connect {
+            version: self.version,
+            clean_start: self.clean_start,
+            keep_alive: self.keep_alive,
+            client_id: &self.client_id,
+            will: self.will.as_ref().map(|will| Will {
+                topic: &will.topic,
+                payload: &will.payload,
+                qos: will.qos,
+                retain: will.retain,
+                properties: Properties::EMPTY,
+            }),
+            username: self.username.as_deref(),
+            password: self.password.as_deref().map(str::as_bytes),
+            properties: match self.version {
+                Version::V3 => Properties::EMPTY,
+                Version::V5 => self.properties.as_properties(),
+            },
+        })
+    }
+
+    /// Connects, and is accepted.
+    pub(crate) async fn connect(&self, house: &House) -> Phone {
+        match self.try_connect(house).await {
+            Ok(phone) => phone,
+            Err(reason) => panic!("refused: {reason:?}"),
+        }
+    }
+
+    /// The reason of the refusal, after which the broker must close.
+    pub(crate) async fn try_connect(&self, house: &House) -> Result<Phone, ReasonCode> {
+        let mut phone = Phone::silent(house, self.version).await;
+        phone.send(&self.packet()).await;
+        match phone.next().await {
+            Heard::ConnAck { present, reason: ReasonCode::Success } => {
+                phone.present = present;
+                Ok(phone)
+            }
+            Heard::ConnAck { present, reason } => {
+                // [MQTT-3.2.2-6]
+                assert!(!present);
+                assert_eq!(phone.next().await, Heard::Closed);
+                Err(reason)
+            }
+            other => panic!("{other:?} in the place of CONNACK"),
+        }
+    }
+}
+
+impl Phone {
+    /// Has said nothing yet.
+    pub(crate) async fn silent(house: &House, version: Version) -> Self {
+        let tcp = soon("a connection", TcpStream::connect(house.mqtts())).await.expect("connect");
+        tcp.set_nodelay(true).expect("set TCP_NODELAY");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let connected = TlsConnector::from(house.tls()).connect(name, tcp);
+        let stream = soon("a TLS handshake", connected).await.expect("speak TLS");
+        Self {
+            stream,
+            version,
+            input: Vec::new(),
+            put_aside: VecDeque::new(),
+            next_packet_id: PacketId::FIRST,
+            present: false,
+        }
+    }
+
+    // ---- saying ----
+
+    pub(crate) async fn send(&mut self, packet: &Packet<'_>) {
+        let mut bytes = Vec::new();
+        packet.encode(self.version, &mut bytes);
+        self.send_bytes(&bytes).await;
+    }
+
+    /// Whether or not anybody reads them.
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        let written = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        // A broker that has closed says why in what it sent before.
+        let _ = soon("bytes to be taken", written).await;
+    }
+
+    /// The reason code for the one filter.
+    pub(crate) async fn subscribe(&mut self, filter: &str, qos: QoS) -> u8 {
+        let options = SubscriptionOptions {
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::SendAtSubscribe,
+        };
+        let packet_id = self.packet_id();
+        let mut raw = Vec::new();
+        let filters = SubscribeFilters::encode(&[(filter, options)], &mut raw);
+        self.send(&Packet::Subscribe(Subscribe { packet_id, properties: Properties::EMPTY, filters })).await;
+        let heard = self.hear("SUBACK", |heard| matches!(heard, Heard::SubAck(..))).await;
+        let Heard::SubAck(answered, reasons) = heard else { unreachable!("it was looked for") };
+        assert_eq!((answered, reasons.len()), (packet_id, 1));
+        reasons[0]
+    }
+
+    pub(crate) async fn unsubscribe(&mut self, filter: &str) {
+        let packet_id = self.packet_id();
+        let mut raw = Vec::new();
+        let filters = UnsubscribeFilters::encode(&[filter], &mut raw);
+        self.send(&Packet::Unsubscribe(Unsubscribe { packet_id, properties: Properties::EMPTY, filters }))
+            .await;
+        self.expect(Heard::UnsubAck(packet_id)).await;
+    }
+
+    /// Publishes and sees it through to its last acknowledgement.
+    pub(crate) async fn publish(&mut self, topic: &str, payload: &[u8], qos: QoS) {
+        self.publish_message(topic, payload, qos, false).await;
+    }
+
+    pub(crate) async fn publish_retained(&mut self, topic: &str, payload: &[u8]) {
+        self.publish_message(topic, payload, QoS::AtLeastOnce, true).await;
+    }
+
+    async fn publish_message(&mut self, topic: &str, payload: &[u8], qos: QoS, retain: bool) {
+        let packet_id = (qos != QoS::AtMostOnce).then(|| self.packet_id());
+        let publish =
+            Publish { dup: false, qos, retain, topic, packet_id, properties: Properties::EMPTY, payload };
+        self.send(&Packet::Publish(publish)).await;
+        let Some(packet_id) = packet_id else { return };
+        if qos == QoS::AtLeastOnce {
+            self.expect(Heard::PubAck(packet_id, ReasonCode::Success)).await;
+            return;
+        }
+        self.expect(Heard::PubRec(packet_id, ReasonCode::Success)).await;
+        self.send(&Packet::PubRel(ack(packet_id))).await;
+        self.expect(Heard::PubComp(packet_id)).await;
+    }
+
+    /// Sends a PUBLISH of QoS 1 or 2 and does not wait for the answer.
+    pub(crate) async fn send_publish(&mut self, topic: &str, payload: &[u8], qos: QoS) -> PacketId {
+        let packet_id = self.packet_id();
+        self.send_publish_as(packet_id, false, topic, payload, qos).await;
+        packet_id
+    }
+
+    /// Sends a PUBLISH of QoS 2 of an earlier connection again.
+    pub(crate) async fn send_again(&mut self, packet_id: PacketId, topic: &str, payload: &[u8]) {
+        self.send_publish_as(packet_id, true, topic, payload, QoS::ExactlyOnce).await;
+    }
+
+    async fn send_publish_as(
+        &mut self,
+        packet_id: PacketId,
+        dup: bool,
+        topic: &str,
+        payload: &[u8],
+        qos: QoS,
+    ) {
+        let publish = Publish {
+            dup,
+            qos,
+            retain: false,
+            topic,
+            packet_id: Some(packet_id),
+            properties: Properties::EMPTY,
+            payload,
+        };
+        self.send(&Packet::Publish(publish)).await;
+    }
+
+    pub(crate) fn packet_id(&mut self) -> PacketId {
+        let packet_id = self.next_packet_id;
+        self.next_packet_id = packet_id.next();
+        packet_id
+    }
+
+    /// Acknowledges what came with QoS 1 or 2, to the end.
+    pub(crate) async fn acknowledge(&mut self, message: &Message) {
+        let Some(packet_id) = message.packet_id else { return };
+        match message.qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => self.send(&Packet::PubAck(ack(packet_id))).await,
+            QoS::ExactlyOnce => {
+                self.send(&Packet::PubRec(ack(packet_id))).await;
+                self.expect(Heard::PubRel(packet_id)).await;
+                self.send(&Packet::PubComp(ack(packet_id))).await;
+            }
+        }
+    }
+
+    /// DISCONNECT, and waits until the broker has closed.
+    pub(crate) async fn disconnect(mut self) {
+        let packet = Disconnect { reason: ReasonCode::Success, properties: Properties::EMPTY };
+        self.send(&Packet::Disconnect(packet)).await;
+        self.expect(Heard::Closed).await;
+    }
+
+    /// The end of a tunnel: the socket goes without a word.
+    pub(crate) fn vanish(self) {
+        drop(self);
+    }
+
+    /// The broker has handled everything sent so far.
+    pub(crate) async fn ping(&mut self) {
+        self.send(&Packet::PingReq).await;
+        self.expect(Heard::PingResp).await;
+    }
+
+    // ---- hearing ----
+
+    /// What comes next.
+    pub(crate) async fn next(&mut self) -> Heard {
+        match self.put_aside.pop_front() {
+            Some(heard) => heard,
+            None => soon("something from the broker", self.read()).await,
+        }
+    }
+
+    /// What comes next within `limit`, if anything does.
+    pub(crate) async fn next_within(&mut self, limit: Duration) -> Option<Heard> {
+        match self.put_aside.pop_front() {
+            Some(heard) => Some(heard),
+            None => tokio::time::timeout(limit, self.read()).await.ok(),
+        }
+    }
+
+    /// Waits for exactly this; what else comes is put aside, in order.
+    pub(crate) async fn expect(&mut self, expected: Heard) {
+        let what = format!("{expected:?}");
+        self.hear(&what, |heard| *heard == expected).await;
+    }
+
+    /// What the PUBACK or PUBREC says.
+    pub(crate) async fn answer(&mut self, packet_id: PacketId) -> ReasonCode {
+        let answers = |heard: &Heard| match heard {
+            Heard::PubAck(answered, reason) | Heard::PubRec(answered, reason) if *answered == packet_id => {
+                Some(*reason)
+            }
+            _ => None,
+        };
+        let heard = self.hear("PUBACK or PUBREC", |heard| answers(heard).is_some()).await;
+        answers(&heard).expect("it was looked for")
+    }
+
+    /// The next PUBLISH, not acknowledged.
+    pub(crate) async fn message(&mut self) -> Message {
+        let heard = self.hear("PUBLISH", |heard| matches!(heard, Heard::Publish(_))).await;
+        let Heard::Publish(message) = heard else { unreachable!("it was looked for") };
+        message
+    }
+
+    /// The next PUBLISH, acknowledged.
+    pub(crate) async fn receive(&mut self) -> Message {
+        let message = self.message().await;
+        self.acknowledge(&message).await;
+        message
+    }
+
+    /// The payloads of the next so many, acknowledged.
+    pub(crate) async fn receive_payloads(&mut self, count: usize) -> Vec<String> {
+        let mut payloads = Vec::with_capacity(count);
+        for _ in 0..count {
+            payloads.push(self.receive().await.text());
+        }
+        payloads
+    }
+
+    pub(crate) fn has_nothing_aside(&self) -> bool {
+        self.put_aside.is_empty()
+    }
+
+    async fn hear(&mut self, what: &str, is_it: impl Fn(&Heard) -> bool) -> Heard {
+        if let Some(at) = self.put_aside.iter().position(&is_it) {
+            return self.put_aside.remove(at).expect("it is there");
+        }
+        loop {
+            let heard = soon(what, self.read()).await;
+            if is_it(&heard) {
+                return heard;
+            }
+            assert_ne!(
+                heard,
+                Heard::Closed,
+                "closed while {what} was waited for, after {:?}",
+                self.put_aside
+            );
+            self.put_aside.push_back(heard);
+        }
+    }
+
+    /// Loses nothing when it is dropped half-way.
+    async fn read(&mut self) -> Heard {
+        loop {
+            let decoded = decode(&self.input, self.version, u32::MAX).expect("well-formed packets");
+            if let Some((packet, len)) = decoded {
+                let heard = Heard::of(&packet);
+                self.input.drain(..len);
+                return heard;
+            }
+            // However the connection ends, it is over.
+            if !matches!(self.stream.read_buf(&mut self.input).await, Ok(1..)) {
+                return Heard::Closed;
+            }
+        }
+    }
+}
+
+impl Message {
+    pub(crate) fn user_property(&self, name: &str) -> Option<&str> {
+        let found = self.user_properties.iter().find(|(known, _)| known == name)?;
+        Some(&found.1)
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.payload).into_owned()
+    }
+}
+
+impl Heard {
+    fn of(packet: &Packet<'_>) -> Self {
+        match packet {
+            Packet::ConnAck(connack) => {
+                Self::ConnAck { present: connack.session_present, reason: connack.reason }
+            }
+            Packet::Publish(publish) => Self::Publish(Message {
+                topic: publish.topic.to_owned(),
+                payload: publish.payload.to_vec(),
+                qos: publish.qos,
+                retain: publish.retain,
+                dup: publish.dup,
+                packet_id: publish.packet_id,
+                user_properties: publish
+                    .properties
+                    .user_properties()
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .collect(),
+            }),
+            Packet::PubAck(ack) => Self::PubAck(ack.packet_id, ack.reason),
+            Packet::PubRec(ack) => Self::PubRec(ack.packet_id, ack.reason),
+            Packet::PubRel(ack) => Self::PubRel(ack.packet_id),
+            Packet::PubComp(ack) => Self::PubComp(ack.packet_id),
+            Packet::SubAck(suback) => Self::SubAck(suback.packet_id, suback.reasons.to_vec()),
+            Packet::UnsubAck(unsuback) => Self::UnsubAck(unsuback.packet_id),
+            Packet::PingResp => Self::PingResp,
+            Packet::Disconnect(disconnect) => Self::Disconnect(disconnect.reason),
+            Packet::Connect(_)
+            | Packet::Subscribe(_)
+            | Packet::Unsubscribe(_)
+            | Packet::PingReq
+            | Packet::Auth(_) => panic!("{packet:?} from a broker"),
+        }
+    }
+}
+
+/// An acknowledgement of any kind.
+pub(crate) fn ack(packet_id: PacketId) -> Ack<'static> {
+    Ack { packet_id, reason: ReasonCode::Success, properties: Properties::EMPTY }
+}
