@@ -83,8 +83,8 @@ fn with_time_limits(options: PgConnectOptions) -> PgConnectOptions {
         ("statement_timeout", STATEMENT_TIMEOUT_MS.to_string()),
         ("lock_timeout", LOCK_TIMEOUT_MS.to_string()),
         ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT_MS.to_string()),
-        // Statements here are short; and where seqscans are off, an estimate that holds the penalty for one
-        // would have every plan compiled, at a hundred times what it takes to run it.
+        // Statements here are short; and an estimate that holds the penalty for a plan that is off would have
+        // it compiled, at a hundred times what it takes to run it.
         ("jit", "off".to_owned()),
         // A client that vanished without a word is noticed within half a minute, so that it does not hold
         // its locks, and with them the log.
@@ -95,15 +95,16 @@ fn with_time_limits(options: PgConnectOptions) -> PgConnectOptions {
 }
 
 fn with_writer_settings(options: PgConnectOptions) -> PgConnectOptions {
-    options.options([
+    with_lookup_plans(options).options([
         // One statement does nearly all the work, and its plan does not depend on the values.
         ("plan_cache_mode", "force_generic_plan".to_owned()),
         ("work_mem", format!("{WRITER_WORK_MEM_KIB}kB")),
     ])
 }
 
-/// The planner takes an array for ten rows and then joins whole tables by hash (78 ms where an index
-/// lookup for each row takes 1.3 ms): every query of these lanes is a lookup by index.
+/// The planner takes an array for ten rows, or for what the table held when it planned, and then joins whole
+/// tables by hash (78 ms where an index lookup for each row takes 1.3 ms): every statement here is a lookup
+/// by index.
 fn with_lookup_plans(options: PgConnectOptions) -> PgConnectOptions {
     options.options([("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("enable_seqscan", "off")])
 }
