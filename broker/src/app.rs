@@ -14,6 +14,7 @@ use sotto_model::limits::TAIL_BYTES_MAX;
 use sotto_model::{Clock, Principal, SessionId, TenantId, TopicPolicy};
 use sotto_postgres::{PostgresOptions, PostgresStore};
 use sotto_sqlite::SqliteStore;
+use sotto_sqlite::limits::CHECKPOINT_EVERY;
 use sotto_storage::Store;
 use sotto_storage::committer::Committer;
 use sotto_storage::session_writer::SessionWriter;
@@ -234,6 +235,9 @@ impl App {
         tasks.spawn(directory.follow(revision, stop.clone()));
         tasks.spawn(sweep(services.clone(), stop.clone()));
         tasks.spawn(refresh_keys(services.clone(), stop.clone()));
+        if let Backend::Sqlite(store) = &backend {
+            tasks.spawn(make_checkpoints(store.clone(), stop.clone()));
+        }
         let admission = admission(&config, workers);
         for listener in std::iter::once(mqtts).chain(plain) {
             let run =
@@ -381,6 +385,18 @@ async fn refresh_keys(services: Arc<Services>, stop: CancellationToken) {
                 break;
             }
         }
+    }
+}
+
+/// Moves the write-ahead log into the database bit by bit, or one commit in a while would wait for all of it.
+async fn make_checkpoints(store: Arc<SqliteStore>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(CHECKPOINT_EVERY) => {}
+            () = stop.cancelled() => return,
+        }
+        // What cannot be moved now is moved by the next one, or by a commit.
+        let _ = store.checkpoint().await;
     }
 }
 
