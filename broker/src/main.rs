@@ -41,6 +41,9 @@ use crate::cli::Cli;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The exit code for a command line that cannot be understood, as is usual.
+const USAGE: u8 = 2;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     // A panic's message may quote what came from outside: only its place is printed.
@@ -51,7 +54,16 @@ async fn main() -> ExitCode {
     }));
     // One provider for all TLS of the process, before anything could choose another.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    match Cli::parse().run().await {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            report(&anyhow::Error::msg(usage_fault(&error)));
+            return ExitCode::from(USAGE);
+        }
+        // Help, or the version.
+        Err(error) => error.exit(),
+    };
+    match cli.run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
@@ -64,4 +76,15 @@ async fn main() -> ExitCode {
 #[expect(clippy::disallowed_macros, reason = "it is a command line: it prints")]
 fn report(error: &anyhow::Error) {
     eprintln!("sotto: {error:#}");
+}
+
+/// What is wrong, in one line, without the usage that follows it.
+fn usage_fault(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let said = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let line = said.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }
