@@ -115,8 +115,17 @@ impl Backend {
     }
 }
 
-pub(crate) fn open_keyring(data: &DataDir, store: Arc<dyn Store>, clock: &SystemClock) -> Result<Keyring> {
-    let kms = LocalKms::open_or_create(&data.root_key()).context("open the local root key")?;
+/// A root key is made for an empty store alone: any other store's keys are wrapped by the one that it began
+/// with, and a new one would open nothing of what is there.
+pub(crate) async fn open_keyring(
+    data: &DataDir,
+    store: Arc<dyn Store>,
+    clock: &SystemClock,
+) -> Result<Keyring> {
+    let path = data.root_key();
+    let is_new = store.snapshot().await.context("read the directory")?.tenants.is_empty();
+    let kms = if is_new { LocalKms::open_or_create(&path) } else { LocalKms::open(&path) };
+    let kms = kms.with_context(|| format!("open the local root key {}", path.display()))?;
     Ok(Keyring::new(Arc::new(kms), store, KeyringLimits::default(), clock.now()))
 }
 
@@ -147,7 +156,7 @@ impl App {
 
         let backend = Backend::open(&data, config.database_url.as_deref()).await?;
         let store = backend.store();
-        let keyring = open_keyring(&data, store.clone(), &clock)?;
+        let keyring = open_keyring(&data, store.clone(), &clock).await?;
 
         let stopping = CancellationToken::new();
         let stop = CancellationToken::new();

@@ -336,7 +336,7 @@ async fn administer(flags: &Flags, operation: Operation) -> Result<Value> {
             let clock = Arc::new(SystemClock::new());
             let backend = Backend::open(&data, config.database_url.as_deref()).await?;
             let store = backend.store();
-            let keyring = open_keyring(&data, store.clone(), &clock)?;
+            let keyring = open_keyring(&data, store.clone(), &clock).await?;
             let guard = AddressGuard::new(config.push.allow_networks.iter().copied());
             let operations = Operations { store, keyring, clock, guard, live: None };
             let answer = operations.run(operation).await;
