@@ -14,6 +14,7 @@ on_both_stores!(
     every_quality_of_service_arrives_in_both_versions,
     what_was_not_acknowledged_is_sent_again_with_dup_and_its_packet_id,
     a_message_received_exactly_once_is_stored_once_across_a_kill,
+    a_message_that_comes_again_because_of_a_kill_is_known_by_its_offset,
 );
 
 const VERSIONS: [Version; 2] = [Version::V3, Version::V5];
@@ -111,6 +112,30 @@ async fn a_message_received_exactly_once_is_stored_once_across_a_kill(kind: Kind
     assert_eq!(bob.receive_payloads(2).await, ["once", "another"]);
     alice.publish(&topic, b"the last", QoS::AtLeastOnce).await;
     assert_eq!(bob.receive().await.text(), "the last");
+}
+
+async fn a_message_that_comes_again_because_of_a_kill_is_known_by_its_offset(kind: Kind) {
+    let mut house = House::open(kind).await;
+    let topic = house.topic();
+    let phone = Login::of(&house, "bob", "phone").lasting();
+    let mut bob = phone.connect(&house).await;
+    bob.subscribe(&topic, QoS::ExactlyOnce).await;
+    let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+    alice.publish(&topic, b"once", QoS::ExactlyOnce).await;
+    let once = bob.receive().await;
+    assert_eq!(once.text(), "once");
+    house.kill_and_start().await;
+    let mut bob = phone.connect(&house).await;
+    let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+    alice.publish(&topic, b"another", QoS::ExactlyOnce).await;
+    // How far the session had come is kept every few seconds: what it did since may come again, as it was.
+    let mut next = bob.receive().await;
+    if next.text() == "once" {
+        assert_eq!(next.user_properties, once.user_properties);
+        next = bob.receive().await;
+    }
+    assert_eq!(next.text(), "another");
+    assert_ne!(next.user_property("sotto-offset"), once.user_property("sotto-offset"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

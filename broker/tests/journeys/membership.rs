@@ -14,6 +14,7 @@ use crate::support::phone::{Heard, Login};
 on_both_stores!(
     a_member_who_is_added_hears_from_then_on_without_a_new_subscribe,
     a_member_who_is_removed_hears_nothing_past_the_removal_nor_what_was_queued,
+    what_was_said_in_the_absence_of_a_member_is_not_for_them,
     a_user_who_is_removed_is_closed_and_cannot_come_back,
 );
 
@@ -83,6 +84,25 @@ async fn a_member_who_is_removed_hears_nothing_past_the_removal_nor_what_was_que
     carol.subscribe("c/+/m", QoS::AtLeastOnce).await;
     alice.publish(&topic, b"among members", QoS::AtLeastOnce).await;
     assert_eq!(carol.receive().await.text(), "among members");
+}
+
+async fn what_was_said_in_the_absence_of_a_member_is_not_for_them(kind: Kind) {
+    let house = House::open(kind).await;
+    let conversation = house.add_conversation(&["alice", "bob"]).await;
+    let topic = format!("c/{conversation}/m");
+    let login = Login::of(&house, "bob", "phone").lasting();
+    let mut bob = login.connect(&house).await;
+    bob.subscribe("c/+/m", QoS::AtLeastOnce).await;
+    bob.disconnect().await;
+    let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+    alice.publish(&topic, b"as a member", QoS::AtLeastOnce).await;
+    house.remove_member(&conversation, "bob").await;
+    alice.publish(&topic, b"in his absence", QoS::AtLeastOnce).await;
+    house.add_member(&conversation, "bob").await;
+    alice.publish(&topic, b"as a member again", QoS::AtLeastOnce).await;
+    let mut bob = login.connect(&house).await;
+    assert!(bob.present);
+    assert_eq!(bob.receive().await.text(), "as a member again");
 }
 
 async fn a_user_who_is_removed_is_closed_and_cannot_come_back(kind: Kind) {

@@ -1,6 +1,7 @@
 //! Messages for someone who is not there, and a broker that is killed.
 
 use sotto_model::QoS;
+use sotto_mqtt::reason::ReasonCode;
 
 use crate::support::database::Kind;
 use crate::support::house::House;
@@ -12,7 +13,14 @@ on_both_stores!(
     what_came_while_offline_survives_a_kill_and_comes_in_order_once,
     a_stock_client_finds_what_came_while_it_was_offline,
     a_kill_under_a_connected_subscriber_loses_nothing_and_keeps_the_order,
+    whatever_was_acknowledged_before_a_kill_is_there_after_it,
+    a_subscriber_that_comes_and_goes_misses_nothing,
 );
+
+/// Of one publisher, in a burst.
+const BURST: usize = 600;
+/// PUBLISH packets that wait for their answer.
+const OUTSTANDING_MAX: usize = 100;
 
 fn numbered(count: usize) -> Vec<String> {
     (1..=count).map(|number| format!("message {number}")).collect()
@@ -99,4 +107,94 @@ async fn a_kill_under_a_connected_subscriber_loses_nothing_and_keeps_the_order(k
     assert!(all.ends_with(&again), "{again:?} after {received:?}");
     assert!(received.len() + again.len() >= all.len(), "{again:?} after {received:?}");
     assert_eq!(received, all[..received.len()]);
+}
+
+async fn whatever_was_acknowledged_before_a_kill_is_there_after_it(kind: Kind) {
+    let mut house = House::open(kind).await;
+    let topic = house.topic();
+    let phone = Login::of(&house, "bob", "phone").lasting();
+    let mut bob = phone.connect(&house).await;
+    bob.subscribe(&topic, QoS::AtLeastOnce).await;
+    bob.disconnect().await;
+
+    let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+    let payloads = numbered(BURST);
+    let mut sent = Vec::new();
+    let mut acknowledged = 0;
+    // The kill comes while some wait for their answer.
+    while acknowledged < BURST / 2 {
+        while sent.len() - acknowledged < OUTSTANDING_MAX && sent.len() < BURST {
+            let payload = payloads[sent.len()].as_bytes();
+            sent.push(alice.send_publish(&topic, payload, QoS::AtLeastOnce).await);
+        }
+        alice.expect(Heard::PubAck(sent[acknowledged], ReasonCode::Success)).await;
+        acknowledged += 1;
+    }
+    house.kill().await;
+    while let Heard::PubAck(packet_id, ReasonCode::Success) = alice.next().await {
+        assert_eq!(packet_id, sent[acknowledged]);
+        acknowledged += 1;
+    }
+    house.start().await;
+
+    let mut bob = phone.connect(&house).await;
+    let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+    alice.publish(&topic, b"the last", QoS::AtLeastOnce).await;
+    let mut received = Vec::new();
+    while received.last().is_none_or(|last| last != "the last") {
+        received.push(bob.receive().await.text());
+    }
+    received.pop();
+    // What was committed and not acknowledged may be there: as far as it goes, in order, and once.
+    assert!(received.len() >= acknowledged, "{} of {acknowledged}", received.len());
+    assert_eq!(received, payloads[..received.len()]);
+}
+
+async fn a_subscriber_that_comes_and_goes_misses_nothing(kind: Kind) {
+    let house = House::open(kind).await;
+    let topic = house.topic();
+    let phone = Login::of(&house, "bob", "phone").lasting();
+    let mut bob = phone.connect(&house).await;
+    bob.subscribe("c/+/m", QoS::ExactlyOnce).await;
+    let payloads = numbered(BURST);
+    let publishing = async {
+        let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+        for (at, payload) in payloads.iter().enumerate() {
+            let qos = if at % 3 == 0 { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+            alice.publish(&topic, payload.as_bytes(), qos).await;
+        }
+    };
+    let receiving = async {
+        let mut received: Vec<String> = Vec::new();
+        let mut stays = 1;
+        while received.last() != payloads.last() {
+            for _ in 0..stays {
+                let message = bob.receive().await;
+                // What was acknowledged as the connection ended may come again.
+                if !received.contains(&message.text()) {
+                    received.push(message.text());
+                }
+                if received.last() == payloads.last() {
+                    break;
+                }
+            }
+            // In turn: the socket goes; the client says goodbye; another connection takes over.
+            match stays % 3 {
+                0 => std::mem::replace(&mut bob, phone.connect(&house).await).vanish(),
+                1 => {
+                    bob.disconnect().await;
+                    bob = phone.connect(&house).await;
+                }
+                _ => {
+                    bob.vanish();
+                    bob = phone.connect(&house).await;
+                }
+            }
+            assert!(bob.present);
+            stays += 1;
+        }
+        received
+    };
+    let ((), received) = tokio::join!(publishing, receiving);
+    assert_eq!(received, payloads);
 }

@@ -1,13 +1,18 @@
 //! A broker that cannot start says why, in one line.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use sotto_model::QoS;
 use sotto_postgres::testing::TestDatabase;
 
 use crate::support::database::{Database, Kind};
 use crate::support::house::{House, free_port};
+use crate::support::on_both_stores;
 use crate::support::patience::soon;
+use crate::support::phone::Login;
 use crate::support::process::sotto;
 
 /// Runs `sotto serve`, which must fail; what it says on standard error.
@@ -27,6 +32,56 @@ async fn refused(folder: &Path, arguments: &[&str]) -> String {
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(said.starts_with("sotto: "), "{said}");
     said
+}
+
+on_both_stores!(a_root_key_that_is_lost_or_broken_is_not_replaced);
+
+async fn a_root_key_that_is_lost_or_broken_is_not_replaced(kind: Kind) {
+    let mut house = House::open(kind).await;
+    let topic = house.topic();
+    let phone = Login::of(&house, "bob", "phone").lasting();
+    let mut bob = phone.connect(&house).await;
+    bob.subscribe(&topic, QoS::AtLeastOnce).await;
+    bob.disconnect().await;
+    let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+    alice.publish(&topic, b"sealed", QoS::AtLeastOnce).await;
+    assert_eq!(house.terminate().await.code(), Some(0));
+
+    let file = house.data().join("root.key");
+    let key = std::fs::read(&file).expect("the root key");
+    let data = house.data().display().to_string();
+    let mut arguments = vec!["--data", &data];
+    arguments.extend(house.database.url().map(|url| ["--database", url]).into_iter().flatten());
+    std::fs::remove_file(&file).expect("lose the key");
+    let said = refused(house.folder(), &arguments).await;
+    assert!(said.contains("root.key") && said.contains("No such file"), "{said}");
+    assert!(!file.exists(), "no other key is made");
+    std::fs::write(&file, b"short").expect("write");
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("set the mode");
+    let said = refused(house.folder(), &arguments).await;
+    assert!(said.contains("root.key") && !said.contains("short"), "{said}");
+    std::fs::write(&file, &key).expect("write");
+    std::fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("set the mode");
+    let said = refused(house.folder(), &arguments).await;
+    assert!(said.contains("root.key") && said.contains("0600"), "{said}");
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("set the mode");
+
+    house.start().await;
+    let mut bob = phone.connect(&house).await;
+    assert_eq!(bob.receive().await.text(), "sealed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_line_that_cannot_be_understood_is_refused_in_one_line() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    for (arguments, culprit) in [
+        (&["--mqtts", "nowhere"][..], "nowhere"),
+        (&["--privat", "127.0.0.1:1"][..], "--privat"),
+        (&["--plain", "127.0.0.1:1"][..], "lab"),
+    ] {
+        let said = refused(folder.path(), arguments).await;
+        assert!(said.contains(culprit), "{said}");
+    }
 }
 
 async fn refused_config(folder: &Path, config: &str) -> String {

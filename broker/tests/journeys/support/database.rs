@@ -41,15 +41,27 @@ impl Database {
         }
     }
 
+    /// Runs statements in PostgreSQL, past the broker.
+    pub(crate) fn run(&self, statements: &str) {
+        let Self::Postgres(database) = self else { panic!("not PostgreSQL") };
+        let mut psql = client(database, "psql");
+        psql.args(["--quiet", "--dbname", database.url(), "--command", statements]);
+        assert!(psql.status().expect("run psql").success());
+    }
+
     /// All that PostgreSQL holds, as text. Binary columns are in hexadecimal digits.
     pub(crate) fn dump(&self) -> Option<Vec<u8>> {
         let Self::Postgres(database) = self else { return None };
-        let mut dump = match database.server() {
-            Some(server) => server.client("pg_dump"),
-            None => Command::new("pg_dump"),
-        };
+        let mut dump = client(database, "pg_dump");
         let output = dump.arg("--dbname").arg(database.url()).output().expect("run pg_dump");
         assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
         Some(output.stdout)
+    }
+}
+
+fn client(database: &TestDatabase, program: &str) -> Command {
+    match database.server() {
+        Some(server) => server.client(program),
+        None => Command::new(program),
     }
 }

@@ -195,6 +195,7 @@ impl House {
     pub(crate) async fn sotto_elsewhere(&self, arguments: &[&str]) -> Value {
         let elsewhere = Self::closed(Database::Own(self.database.url().expect("PostgreSQL").to_owned()), "");
         std::fs::create_dir(elsewhere.data()).expect("make a data folder");
+        std::fs::copy(self.data().join("root.key"), elsewhere.data().join("root.key")).expect("copy a key");
         elsewhere.sotto(arguments).await
     }
 
