@@ -254,8 +254,10 @@ fn run(command: &mut Command) {
 }
 
 fn watchdog(bin: &Path, directory: &Path, owner: Option<Owner>) -> Child {
-    let script =
-        "cat >/dev/null; \"$0\" stop --mode immediate --pgdata \"$1/data\" >/dev/null 2>&1; rm -rf \"$1\"";
+    // Again where it fails: a server that was only just starting puts files where others were removed.
+    let script = "cat >/dev/null; for attempt in 1 2 3 4 5 6 7 8 9 10; do \
+         \"$0\" stop --mode immediate --pgdata \"$1/data\" >/dev/null 2>&1; \
+         rm -rf \"$1\" 2>/dev/null && exit; sleep 1; done";
     let mut command = Command::new("sh");
     if let Some(owner) = owner {
         command.uid(owner.uid).gid(owner.gid);
