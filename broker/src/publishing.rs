@@ -110,12 +110,13 @@ impl Publication {
 }
 
 impl Services {
-    /// Never awaits.
+    /// Never awaits. `after_uncommitted`: messages of the same connection are on their way into the log.
     pub(crate) fn publish(
         &self,
         entry: &Arc<SessionEntry>,
         connection: ConnectionId,
         publication: Publication,
+        after_uncommitted: bool,
     ) -> Published {
         let principal = &entry.principal;
         let Publication { message, packet_id } = publication;
@@ -124,7 +125,7 @@ impl Services {
         };
         let guarded = principal.topics == TopicPolicy::Membership;
         let scope = if guarded { message.topic.scope() } else { TopicScope::Other };
-        if !self.is_stored(scope, &message) {
+        if !self.is_stored(scope, &message, after_uncommitted) {
             self.router.fan_out(&Record::unlogged(message));
             return Published::Decided(ReasonCode::Success);
         }
@@ -177,7 +178,7 @@ impl Services {
         }
     }
 
-    fn is_stored(&self, scope: TopicScope, message: &Message) -> bool {
+    fn is_stored(&self, scope: TopicScope, message: &Message, after_uncommitted: bool) -> bool {
         if message.retain {
             return true;
         }
@@ -185,9 +186,11 @@ impl Services {
             return false;
         }
         match scope {
+            // It must not overtake them. [MQTT-4.6.0-5]
+            _ if after_uncommitted => true,
             TopicScope::Conversation(_) => true,
             TopicScope::Inbox(_) | TopicScope::Other => {
-                self.router.has_stored_subscriber(message.tenant, &message.topic)
+                self.router.has_subscriber_by_log(message.tenant, &message.topic)
             }
         }
     }

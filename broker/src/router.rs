@@ -88,13 +88,15 @@ impl Router {
         self.remove_subscriptions(entry, &gone);
     }
 
-    /// Would a session that outlives its connection want this message again? If so, it is stored.
-    pub(crate) fn has_stored_subscriber(&self, tenant: TenantId, topic: &TopicName) -> bool {
+    /// Is there a session to which a QoS 1 or 2 message has to come by the log: one that outlives its
+    /// connection, or one whose mailbox is crowded?
+    pub(crate) fn has_subscriber_by_log(&self, tenant: TenantId, topic: &TopicName) -> bool {
         let mut wanted = false;
         self.with_tree(tenant, |tree| {
             tree.matching(topic, |subscriber| {
-                wanted |=
-                    subscriber.entry.is_stored() && subscriber.subscription.options.qos != QoS::AtMostOnce;
+                let entry = &subscriber.entry;
+                wanted |= subscriber.subscription.options.qos != QoS::AtMostOnce
+                    && (entry.is_stored() || entry.needs_the_log());
             });
         });
         wanted

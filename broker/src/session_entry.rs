@@ -82,6 +82,8 @@ pub(crate) struct SessionEntry {
     unsaved: AtomicBool,
     /// Outlives its connection.
     stored: AtomicBool,
+    /// The mailbox is half full, or the session reads the log: see [`SessionEntry::needs_the_log`].
+    crowded: AtomicBool,
 }
 
 struct Mailbox {
@@ -127,6 +129,7 @@ impl SessionEntry {
             deadline_seconds: AtomicU32::new(0),
             unsaved: AtomicBool::new(false),
             stored: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
         }
     }
 
@@ -161,6 +164,7 @@ impl SessionEntry {
         mailbox.queued_bytes = 0;
         mailbox.decided = Vec::new();
         mailbox.command = None;
+        self.note_crowd(&mailbox);
         self.deadline_seconds.store(0, Ordering::Relaxed);
         self.unsaved.store(false, Ordering::Relaxed);
         if let Some(successor) = mailbox.successor.take() {
@@ -215,18 +219,34 @@ impl SessionEntry {
             mailbox.queue.shrink_to_fit();
             mailbox.queued_bytes = mailbox.queue.iter().map(|kept| kept.record.message.bytes()).sum();
             mailbox.behind = true;
+            self.note_crowd(&mailbox);
             drop(mailbox);
             self.waker.wake();
             return Posted::FromLog;
         }
         mailbox.queue.push_back(delivery);
         mailbox.queued_bytes += bytes;
+        self.note_crowd(&mailbox);
         let first = mailbox.queue.len() == 1;
         drop(mailbox);
         if first {
             self.waker.wake();
         }
         Posted::Taken
+    }
+
+    /// A QoS 1 or 2 message that were in no log might find no room here, or overtake what is read from the
+    /// log: it is stored, so that the session comes by it at its own pace. The other half of the mailbox is
+    /// for those that are on their way.
+    pub(crate) fn needs_the_log(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
+    fn note_crowd(&self, mailbox: &Mailbox) {
+        let crowded = mailbox.behind
+            || mailbox.queue.len() >= MAILBOX_RECORDS_MAX / 2
+            || mailbox.queued_bytes >= MAILBOX_BYTES_MAX / 2;
+        self.crowded.store(crowded, Ordering::Relaxed);
     }
 
     /// A PUBLISH of this connection was committed or refused.
@@ -285,12 +305,15 @@ impl SessionEntry {
         let mut mailbox = self.mailbox.lock();
         mailbox.live = true;
         mailbox.behind = behind;
+        self.note_crowd(&mailbox);
     }
 
     /// The owner has read the log up to its head: messages committed from here on are queued. It must look
     /// at the head once more, for what was committed in between.
     pub(crate) fn rejoin(&self) {
-        self.mailbox.lock().behind = false;
+        let mut mailbox = self.mailbox.lock();
+        mailbox.behind = false;
+        self.note_crowd(&mailbox);
     }
 
     pub(crate) fn take_post(&self) -> Post {
@@ -309,6 +332,7 @@ impl SessionEntry {
         if mailbox.queue.is_empty() {
             mailbox.queue = VecDeque::new();
         }
+        self.note_crowd(&mailbox);
         Some(delivery)
     }
 

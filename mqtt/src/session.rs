@@ -165,6 +165,11 @@ impl Session {
         self.received.is_idle()
     }
 
+    /// PUBLISH packets received whose PUBACK or PUBREC has not left.
+    pub fn unanswered(&self) -> usize {
+        self.received.unanswered()
+    }
+
     pub fn take_will(&mut self) -> Option<Box<Will>> {
         self.will.take()
     }

@@ -33,6 +33,8 @@ pub(crate) struct Backlog {
     pub(crate) scanned_to: Option<Offset>,
     /// Retained messages of new subscriptions.
     pub(crate) retained: VecDeque<Delivery>,
+    /// What the mailbox holds goes before the log: it was there when the mailbox ran over.
+    pub(crate) mailbox_first: bool,
     /// Bodies of what was in flight when the session was taken up.
     pub(crate) inflight: HashMap<Offset, Arc<Record>>,
 }
@@ -45,6 +47,7 @@ impl Backlog {
             page: VecDeque::new(),
             scanned_to: None,
             retained: VecDeque::new(),
+            mailbox_first: false,
             inflight: inflight.into_iter().filter_map(|record| Some((record.offset()?, record))).collect(),
         }
     }

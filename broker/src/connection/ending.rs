@@ -155,7 +155,7 @@ impl EndingSession {
             self.warming = None;
         }
         if let Some(will) = self.will.take() {
-            match self.services.publish(entry, self.connection, *will) {
+            match self.services.publish(entry, self.connection, *will, !self.session.is_answered()) {
                 Published::Stalled(will, stall) => {
                     self.will = Some(will);
                     let again = match stall {

@@ -185,6 +185,8 @@ impl Live {
             return Turn::End(Farewell::Commanded(command));
         }
         if post.behind {
+            // What the mailbox still holds is in no log, and older than what it sent away.
+            self.backlog.mailbox_first |= self.backlog.pace == Pace::Live;
             // Also while rejoining: the mailbox ran over again.
             self.backlog.pace = Pace::Behind;
         }
@@ -322,7 +324,9 @@ impl Live {
             TopicScope::Inbox(user) => Some(user.0),
             TopicScope::Other => None,
         };
-        match self.services.publish(&self.owned.entry, self.connection, publication) {
+        // This one is among them, if it is to be answered at all.
+        let after_uncommitted = self.session.unanswered() > usize::from(packet_id.is_some());
+        match self.services.publish(&self.owned.entry, self.connection, publication, after_uncommitted) {
             Published::Decided(outcome) => {
                 if let Some(packet_id) = packet_id {
                     self.decide(packet_id, outcome, out)?;
@@ -472,6 +476,9 @@ impl Live {
     }
 
     fn send_log(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> bool {
+        if self.backlog.mailbox_first {
+            return false;
+        }
         if let Some(fetch) = &mut self.backlog.fetch
             && let Poll::Ready(page) = fetch.as_mut().poll(cx)
         {
@@ -538,14 +545,16 @@ impl Live {
 
     /// What comes live, unless the log has to be sent first. True when there may be more.
     fn send_live(&mut self, out: &mut Vec<u8>) -> bool {
-        if !self.backlog.is_caught_up() {
+        if !self.backlog.is_caught_up() && !self.backlog.mailbox_first {
             return false;
         }
         while self.session.has_room() {
             if out.len() >= WRITE_BYTES_MAX {
                 return true;
             }
-            let Some(delivery) = self.owned.entry.next_delivery() else { return false };
+            let Some(delivery) = self.owned.entry.next_delivery() else {
+                return std::mem::take(&mut self.backlog.mailbox_first);
+            };
             // A message of the log that is granted QoS 0 is not waited for when the log is read, so it must
             // not move the session's offset either.
             let place = match delivery.record.offset() {

@@ -257,3 +257,24 @@ async fn a_client_that_was_sent_away_for_its_publish_may_come_back_at_once() {
     assert_eq!(connected.next().await, None, "3.1.1 has no other way to say no");
     broker.connect(&client).await;
 }
+
+#[tokio::test]
+async fn a_slow_subscriber_whose_session_ends_with_its_connection_loses_nothing_either() {
+    const MESSAGES: u16 = 1000;
+    let broker = Broker::start().await;
+    let mut slow = broker.connect(&Client { receive_maximum: 1, ..Client::new("slow", Version::V5) }).await;
+    slow.subscribe("t", qos(QoS::AtLeastOnce)).await;
+    slow.until("SUBACK").await;
+    let mut publisher = broker.connect(&Client::new("publisher", Version::V5)).await;
+    // More than the mailbox holds, pipelined, so that some are on their way while it fills.
+    for first in (1..=MESSAGES).step_by(50) {
+        for number in first..first + 50 {
+            publisher.publish("t", QoS::AtLeastOnce, number, false, &number.to_string().into_bytes()).await;
+        }
+        publisher.until(&format!("PUBACK {} ", first + 49)).await;
+    }
+    for number in 1..=MESSAGES {
+        assert_eq!(slow.next().await.expect("alive"), format!("PUBLISH t {number}"));
+        slow.acknowledge(Packet::PubAck, number).await;
+    }
+}

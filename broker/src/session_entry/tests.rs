@@ -175,3 +175,19 @@ fn a_subscription_that_is_made_again_holds_since_it_was_first_made() {
     assert_eq!(entry.holds_since(&TopicFilter::parse("t").expect("a filter")), Some(Offset(5)));
     entry.with_subscriptions(|held| assert_eq!(held, [subscription(QoS::ExactlyOnce, 5)]));
 }
+
+#[test]
+fn a_crowded_mailbox_asks_for_the_log_until_there_is_room_again() {
+    let entry = live(ConnectionId::next());
+    for _ in 0..MAILBOX_RECORDS_MAX / 2 {
+        assert!(!entry.needs_the_log());
+        entry.post(delivery(None, QoS::AtLeastOnce, 1));
+    }
+    assert!(entry.needs_the_log());
+    while entry.next_delivery().is_some() {}
+    assert!(!entry.needs_the_log());
+    entry.go_live(true);
+    assert!(entry.needs_the_log(), "what is in no log would overtake what is read from it");
+    entry.rejoin();
+    assert!(!entry.needs_the_log());
+}

@@ -228,10 +228,10 @@ fn something_may_be_sent_while_half_of_a_handshake_message_is_there() {
     let Pair { mut server, client, .. } = Pair::established(&TLS13);
     // A KeyUpdate begins in one record, and goes on in one that has not come.
     let (sequence, secrets) = client.dangerous_extract_secrets().expect("switched on").tx;
-    let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else { panic!("what the client prefers") };
+    let ConnectionTrafficSecrets::Aes128Gcm { key, iv } = secrets else { panic!("what the server prefers") };
     let mut record = vec![24, 0, 0, 22];
     let header = [23, 3, 3, 0, u8::try_from(record.len() + TAG_BYTES).expect("short")];
-    let key = aead::UnboundKey::new(&aead::AES_256_GCM, key.as_ref()).expect("a key");
+    let key = aead::UnboundKey::new(&aead::AES_128_GCM, key.as_ref()).expect("a key");
     let nonce = aead::Nonce::assume_unique_for_key(Nonce::new(&iv, sequence).0);
     aead::LessSafeKey::new(key)
         .seal_in_place_append_tag(nonce, aead::Aad::from(header), &mut record)
