@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_macros, reason = "it is a command line: it prints")]
 
 mod args;
+mod casting;
 mod client;
 mod connecting;
 mod connector;

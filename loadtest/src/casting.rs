@@ -1,0 +1,57 @@
+//! Which client publishes and which subscribes.
+
+use std::rc::Rc;
+
+use sotto_model::QoS;
+
+use crate::connector::Connected;
+use crate::message_tally::MessageTally;
+use crate::pacer::pace;
+use crate::publisher::Publisher;
+use crate::roster::SeatId;
+use crate::run_clock::Micros;
+use crate::subscriber::Subscriber;
+use crate::traffic::{Pacing, Traffic};
+use crate::worker::{Role, Session, Worker};
+
+/// Publishers come first in the count of clients, then subscribers.
+impl Role for Traffic {
+    type Outcome = MessageTally;
+
+    fn filter(&self, client: u32, _: &Worker) -> Option<(String, QoS)> {
+        let subscriber = client.checked_sub(self.plan.layout.publishers)?;
+        let topic = self.plan.layout.topic_of(subscriber);
+        Some((self.plan.topic.expand(topic, self.plan.run), self.plan.qos))
+    }
+
+    fn session(
+        self: Rc<Self>,
+        worker: &Rc<Worker>,
+        client: u32,
+        connected: Connected,
+        seat: SeatId,
+    ) -> Session {
+        let worker = Rc::clone(worker);
+        if let Some(subscriber) = client.checked_sub(self.plan.layout.publishers) {
+            return Box::pin(Subscriber::new(self, worker, seat, connected, subscriber));
+        }
+        self.publishers.borrow_mut().push((client, seat));
+        Box::pin(Publisher::new(self, worker, seat, connected, client))
+    }
+
+    async fn publish(&self, worker: &Worker, start: Micros) {
+        let Pacing::Open(plan) = &self.plan.pacing else { return };
+        let mut publishers = self.publishers.borrow().clone();
+        publishers.sort_unstable_by_key(|(publisher, _)| *publisher);
+        let clock = worker.connector.clock;
+        pace(*plan, &publishers, &worker.roster, clock, &worker.timer, start).await;
+    }
+
+    fn sweep_wakes_all(&self) -> bool {
+        self.plan.qos == QoS::AtMostOnce && matches!(self.plan.pacing, Pacing::Closed { .. })
+    }
+
+    fn outcome(&self) -> MessageTally {
+        self.tally.replace(MessageTally::new())
+    }
+}
