@@ -23,6 +23,9 @@ use crate::record::{Message, Record};
 use crate::services::Services;
 use crate::session_entry::SessionEntry;
 
+/// Between a fetch of a key that failed and the next.
+const KEY_RETRY_AFTER: Duration = Duration::from_millis(500);
+
 /// A message that a connection wants published, owned: it may have to wait.
 pub(crate) struct Publication {
     message: Message,
@@ -166,6 +169,14 @@ impl Services {
             Ok(()) if packet_id.is_some() => Published::Submitted,
             Ok(()) => Published::Decided(ReasonCode::Success),
             Err(_) => Published::Closed,
+        }
+    }
+
+    /// Fetches the key that stalled a publication. Where that fails, it returns only when trying again makes
+    /// sense.
+    pub(crate) async fn warm(&self, request: KeyRequest) {
+        if self.keyring.warm(request, self.clock.now()).await.is_err() {
+            tokio::time::sleep(KEY_RETRY_AFTER).await;
         }
     }
 

@@ -23,7 +23,6 @@ use crate::transport::Transport;
 
 /// How long the last commits and the peer's socket are waited for.
 const ENDING_MAX: Duration = Duration::from_secs(8);
-const KEY_RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,11 +161,7 @@ impl EndingSession {
                         Stall::Budget => self.services.commits.wait_for_room(self.connection, entry),
                         Stall::Key(request) => {
                             let services = self.services.clone();
-                            self.warming = Some(Box::pin(async move {
-                                if services.keyring.warm(request, services.clock.now()).await.is_err() {
-                                    tokio::time::sleep(KEY_RETRY_AFTER).await;
-                                }
-                            }));
+                            self.warming = Some(Box::pin(async move { services.warm(request).await }));
                             true
                         }
                     };

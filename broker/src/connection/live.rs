@@ -385,9 +385,7 @@ impl Live {
             Stall::Key(request) => {
                 let services = self.services.clone();
                 self.work = Some(Box::pin(async move {
-                    if services.keyring.warm(request, services.clock.now()).await.is_err() {
-                        tokio::time::sleep(FETCH_RETRY_AFTER).await;
-                    }
+                    services.warm(request).await;
                     Work::Warmed
                 }));
                 true
