@@ -14,6 +14,9 @@ mod ending;
 mod live;
 mod opening;
 mod progress;
+mod publishing;
+mod receiving;
+mod sending;
 mod subscribing;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,108 @@
+//! From a PUBLISH packet to its answer.
+
+use sotto_model::{Clock, PacketId, TopicScope};
+use sotto_mqtt::packet::{Publish, Version};
+use sotto_mqtt::reason::ReasonCode;
+use sotto_storage::audit::AuditAction;
+
+use crate::connection::ending::Farewell;
+use crate::connection::live::{Live, Work};
+use crate::metrics::message_in;
+use crate::publishing::{Publication, Published, Stall};
+
+impl Live {
+    pub(super) fn publish(&mut self, publish: &Publish<'_>, out: &mut Vec<u8>) -> Result<(), Farewell> {
+        message_in(publish.qos);
+        let now = self.services.clock.unix_now();
+        match Publication::of_publish(publish, &self.owned.entry.principal, self.connection, now) {
+            Ok(publication) => self.submit(publication, out).map(|_| ()),
+            Err(reason) => self.refuse_publish(publish.packet_id, reason, out),
+        }
+    }
+
+    /// True when it stalled, and is to be looked at again at once.
+    fn submit(&mut self, publication: Publication, out: &mut Vec<u8>) -> Result<bool, Farewell> {
+        let packet_id = publication.packet_id();
+        let conversation = match publication.scope() {
+            TopicScope::Conversation(conversation) => Some(conversation.0),
+            TopicScope::Inbox(user) => Some(user.0),
+            TopicScope::Other => None,
+        };
+        // This one is among them, if it is to be answered at all.
+        let after_uncommitted = self.session.unanswered() > usize::from(packet_id.is_some());
+        match self.services.publish(&self.owned.entry, self.connection, publication, after_uncommitted) {
+            Published::Decided(outcome) => {
+                if let Some(packet_id) = packet_id {
+                    self.decide(packet_id, outcome, out)?;
+                }
+            }
+            Published::Submitted => {}
+            Published::Stalled(publication, stall) => return Ok(self.stall(publication, stall)),
+            Published::Denied => {
+                self.services.record_denial(&self.owned.entry, AuditAction::PublishDenied, conversation);
+                self.refuse_publish(packet_id, ReasonCode::NotAuthorized, out)?;
+            }
+            Published::Closed => {
+                if let Some(packet_id) = packet_id {
+                    self.session.publish_abandoned(packet_id);
+                }
+                return Err(Farewell::Violation(ReasonCode::ServerShuttingDown));
+            }
+        }
+        Ok(false)
+    }
+
+    /// A 3.1.1 PUBACK can only say yes, so a refusal closes the connection. [MQTT-3.3.5-2]
+    pub(super) fn decide(
+        &mut self,
+        packet_id: PacketId,
+        outcome: ReasonCode,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Farewell> {
+        if outcome.is_error() && self.session.version() == Version::V3 {
+            self.session.publish_abandoned(packet_id);
+            return Err(Farewell::Violation(outcome));
+        }
+        self.session.publish_decided(packet_id, outcome, out);
+        Ok(())
+    }
+
+    fn refuse_publish(
+        &mut self,
+        packet_id: Option<PacketId>,
+        reason: ReasonCode,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Farewell> {
+        match (self.session.version(), packet_id) {
+            (_, Some(packet_id)) => self.decide(packet_id, reason, out),
+            (Version::V3, None) => Err(Farewell::Violation(reason)),
+            (Version::V5, None) => Ok(()),
+        }
+    }
+
+    /// True when the publication is to be looked at again at once: for room that came before it was waited
+    /// for, and because nobody has polled the key's fetch.
+    fn stall(&mut self, publication: Box<Publication>, why: Stall) -> bool {
+        self.stalled = Some(publication);
+        match why {
+            Stall::Budget => self.services.commits.wait_for_room(self.connection, &self.owned.entry),
+            Stall::Key(request) => {
+                let services = self.services.clone();
+                self.work = Some(Box::pin(async move {
+                    services.warm(request).await;
+                    Work::Warmed
+                }));
+                true
+            }
+        }
+    }
+
+    /// Tries a stalled PUBLISH again, unless its key is still being fetched. True as for `submit`.
+    pub(super) fn retry_stalled(&mut self, out: &mut Vec<u8>) -> Result<bool, Farewell> {
+        if self.work.is_some() {
+            return Ok(false);
+        }
+        let Some(publication) = self.stalled.take() else { return Ok(false) };
+        self.submit(*publication, out)
+    }
+}
