@@ -166,7 +166,7 @@ impl App {
 
         let policy = Arc::new(Policy::new());
         let router = Arc::new(Router::new(policy.clone()));
-        let registry = Arc::new(Registry::new(router.clone()));
+        let registry = Arc::new(Registry::new(router.clone(), config.limits));
         let directory = Arc::new(LiveDirectory {
             store: store.clone(),
             policy: policy.clone(),
@@ -206,6 +206,7 @@ impl App {
         let recovered = store.recover(clock.unix_now()).await.context("recover sessions")?;
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let services = Arc::new(Services {
+            limits: config.limits,
             clock: clock.clone(),
             policy: policy.clone(),
             authenticator: directory.authenticator.clone(),
@@ -372,7 +373,7 @@ async fn load_sessions(services: &Services) -> Result<u64> {
                 client_id: listed.client_id,
                 topics,
             };
-            let entry = Arc::new(SessionEntry::new(principal));
+            let entry = Arc::new(SessionEntry::new(principal, &services.limits));
             entry.set_stored(Some(listed.session));
             services.registry.insert(entry.clone());
             services.router.replace_subscriptions(&entry, listed.subscriptions);

@@ -15,6 +15,12 @@ impl SystemClock {
         Self { started: Instant::now() }
     }
 
+    /// Whole tenths of a second since the process started, from 1 on.
+    pub(crate) fn tenths(&self) -> u32 {
+        let millis = self.now().duration_since(self.started).as_millis();
+        u32::try_from(millis / 100).unwrap_or(u32::MAX - 1) + 1
+    }
+
     /// Whole seconds since the process started, from 1 on.
     pub(crate) fn seconds(&self) -> u32 {
         u32::try_from(self.now().duration_since(self.started).as_secs()).unwrap_or(u32::MAX - 1) + 1

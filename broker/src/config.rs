@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::Deserialize;
+use sotto_model::{ClientLimits, LimitOutOfRange};
 
 const MQTTS_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8883);
 const PRIVATE_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
@@ -20,6 +21,8 @@ pub(crate) enum ConfigError {
     Secret { key: &'static str, path: String, reason: std::io::ErrorKind },
     #[error("{0}")]
     Refused(&'static str),
+    #[error("limits.{0}")]
+    Limit(#[from] LimitOutOfRange),
 }
 
 /// The file, as written. Unknown keys are refused by name.
@@ -40,6 +43,51 @@ struct File {
     tls: Tls,
     #[serde(default)]
     push: PushFile,
+    #[serde(default)]
+    limits: LimitsFile,
+}
+
+/// Each in the place of the default.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsFile {
+    packet_bytes_max: Option<u32>,
+    topic_bytes_max: Option<usize>,
+    topic_levels_max: Option<usize>,
+    receive_maximum: Option<u16>,
+    topic_alias_maximum: Option<u16>,
+    inflight_max: Option<u16>,
+    queue_records_max: Option<usize>,
+    queue_bytes_max: Option<usize>,
+    subscriptions_per_session_max: Option<usize>,
+    sessions_per_tenant_max: Option<usize>,
+    session_expiry_seconds_max: Option<u32>,
+    keep_alive_seconds_max: Option<u16>,
+}
+
+impl LimitsFile {
+    fn checked(&self) -> Result<ClientLimits, LimitOutOfRange> {
+        let default = ClientLimits::DEFAULT;
+        let limits = ClientLimits {
+            packet_bytes_max: self.packet_bytes_max.unwrap_or(default.packet_bytes_max),
+            topic_bytes_max: self.topic_bytes_max.unwrap_or(default.topic_bytes_max),
+            topic_levels_max: self.topic_levels_max.unwrap_or(default.topic_levels_max),
+            receive_maximum: self.receive_maximum.unwrap_or(default.receive_maximum),
+            topic_alias_maximum: self.topic_alias_maximum.unwrap_or(default.topic_alias_maximum),
+            inflight_max: self.inflight_max.unwrap_or(default.inflight_max),
+            queue_records_max: self.queue_records_max.unwrap_or(default.queue_records_max),
+            queue_bytes_max: self.queue_bytes_max.unwrap_or(default.queue_bytes_max),
+            subscriptions_per_session_max: self
+                .subscriptions_per_session_max
+                .unwrap_or(default.subscriptions_per_session_max),
+            sessions_per_tenant_max: self.sessions_per_tenant_max.unwrap_or(default.sessions_per_tenant_max),
+            session_expiry_seconds_max: self
+                .session_expiry_seconds_max
+                .unwrap_or(default.session_expiry_seconds_max),
+            keep_alive_seconds_max: self.keep_alive_seconds_max.unwrap_or(default.keep_alive_seconds_max),
+        };
+        limits.check().map(|()| limits)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -117,6 +165,7 @@ pub(crate) struct Config {
     pub(crate) connections_max: Option<usize>,
     pub(crate) tls: Tls,
     pub(crate) push: Push,
+    pub(crate) limits: ClientLimits,
 }
 
 impl Config {
@@ -145,6 +194,7 @@ impl Config {
             connections_max: file.connections_max,
             tls: file.tls,
             push: Push { allow_networks: file.push.allow_networks, extra_ca },
+            limits: file.limits.checked()?,
         };
         config.check(file.environment.unwrap_or_default())?;
         Ok(config)
@@ -236,6 +286,14 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_out_of_range_is_refused_by_name() {
+        let error = load("[limits]\nreceive_maximum = 0\n", &ServeFlags::default()).err().expect("refused");
+        assert_eq!(error.to_string(), "limits.receive_maximum must be 1 to 128");
+        let config = load("[limits]\ntopic_levels_max = 8\n", &ServeFlags::default()).expect("valid");
+        assert_eq!(config.limits, ClientLimits { topic_levels_max: 8, ..ClientLimits::DEFAULT });
+    }
+
+    #[test]
     fn the_command_line_goes_before_the_file() {
         let serve =
             ServeFlags { mqtts: Some("127.0.0.1:2".parse().expect("address")), ..ServeFlags::default() };
@@ -259,5 +317,7 @@ mod tests {
         assert_eq!(file.private, Some(PRIVATE_DEFAULT));
         assert_eq!(file.data.as_deref(), Some(Path::new(DATA_DEFAULT)));
         assert!(file.database_url_file.is_some() && file.push.extra_ca_file.is_some());
+        assert_eq!(file.limits.checked(), Ok(ClientLimits::DEFAULT));
+        assert!(!format!("{:?}", file.limits).contains("None"), "every limit is in the example");
     }
 }

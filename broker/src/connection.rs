@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use sotto_model::ClientLimits;
 use sotto_model::limits::CONNECT_PACKET_BYTES_MAX;
 use sotto_mqtt::codec::{connect_version, decode};
 use sotto_mqtt::handshake::{self, ConnectRequest};
@@ -162,7 +163,7 @@ impl Connection {
             return lost_before_connect(&error);
         }
         if self.transport.is_established() && !self.input.is_empty() {
-            match first_packet(&self.input) {
+            match first_packet(&self.input, &self.services.limits) {
                 First::Incomplete => {}
                 First::NotMqtt => {
                     metrics::disconnect("not_mqtt");
@@ -291,10 +292,10 @@ enum First {
     Connect(Box<ConnectRequest>, usize),
 }
 
-fn first_packet(input: &[u8]) -> First {
+fn first_packet(input: &[u8], limits: &ClientLimits) -> First {
     match decode(input, Version::V5, CONNECT_PACKET_BYTES_MAX) {
         Ok(None) => First::Incomplete,
-        Ok(Some((Packet::Connect(connect), len))) => match ConnectRequest::accept(&connect) {
+        Ok(Some((Packet::Connect(connect), len))) => match ConnectRequest::accept(&connect, limits) {
             Ok(request) => First::Connect(Box::new(request), len),
             Err(reason) => First::Refused(connect.version, reason),
         },

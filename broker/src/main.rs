@@ -4,6 +4,7 @@ mod app;
 mod audit;
 mod certificates;
 mod cli;
+mod client_tag;
 mod clock;
 mod commits;
 mod config;

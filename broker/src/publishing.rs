@@ -54,51 +54,44 @@ pub(crate) enum Stall {
 }
 
 impl Publication {
-    /// Fails where the topic cannot be a topic name here.
     pub(crate) fn of_publish(
         publish: &Publish<'_>,
-        principal: &Principal,
-        connection: ConnectionId,
+        topic: TopicName,
+        entry: &SessionEntry,
         now: UnixMillis,
-    ) -> Result<Self, ReasonCode> {
-        let topic = TopicName::parse(publish.topic).map_err(|_| ReasonCode::TopicNameInvalid)?;
+    ) -> Self {
         let mut forwarded = PropertyBuf::new();
         forwarded.extend_filtered(publish.properties, is_forwarded);
         let expires_at = publish.properties.message_expiry_interval().map(|seconds| expiry(now, seconds));
         let message = Message {
-            tenant: principal.tenant,
+            tenant: entry.principal.tenant,
             topic,
-            sender: principal.user,
+            sender: entry.principal.user,
             message_id: MessageId(Uuid::now_v7()),
             qos: publish.qos,
             retain: publish.retain,
             expires_at,
             properties: forwarded.into_bytes().into(),
             payload: publish.payload.into(),
-            publisher: Some(connection),
+            publisher: entry.tag,
         };
-        Ok(Self { message, packet_id: publish.packet_id })
+        Self { message, packet_id: publish.packet_id }
     }
 
     /// Fails where the topic cannot be a topic name here.
-    pub(crate) fn of_will(
-        will: Will,
-        principal: &Principal,
-        connection: ConnectionId,
-        now: UnixMillis,
-    ) -> Result<Self, ReasonCode> {
+    pub(crate) fn of_will(will: Will, entry: &SessionEntry, now: UnixMillis) -> Result<Self, ReasonCode> {
         let topic = TopicName::parse(&will.topic).map_err(|_| ReasonCode::TopicNameInvalid)?;
         let message = Message {
-            tenant: principal.tenant,
+            tenant: entry.principal.tenant,
             topic,
-            sender: principal.user,
+            sender: entry.principal.user,
             message_id: MessageId(Uuid::now_v7()),
             qos: will.qos,
             retain: will.retain,
             expires_at: will.message_expiry_seconds.map(|seconds| expiry(now, seconds)),
             properties: will.properties,
             payload: will.payload,
-            publisher: Some(connection),
+            publisher: entry.tag,
         };
         Ok(Self { message, packet_id: None })
     }
@@ -182,11 +175,17 @@ impl Services {
 
     /// May the will be published when its time comes? Asked at CONNECT.
     pub(crate) fn permits_will(&self, principal: &Principal, will: &Will) -> Result<(), ReasonCode> {
-        let topic = TopicName::parse(&will.topic).map_err(|_| ReasonCode::TopicNameInvalid)?;
+        let topic = self.topic_name(&will.topic)?;
         match self.policy.permit_publish(principal, &topic) {
             Ok(_) => Ok(()),
             Err(Denied) => Err(ReasonCode::NotAuthorized),
         }
+    }
+
+    /// A topic name that clients of this node may use.
+    pub(crate) fn topic_name(&self, raw: &str) -> Result<TopicName, ReasonCode> {
+        let allowed = Some(raw).filter(|raw| self.limits.allow_topic(raw)).map(TopicName::parse);
+        allowed.and_then(Result::ok).ok_or(ReasonCode::TopicNameInvalid)
     }
 
     fn is_stored(&self, scope: TopicScope, message: &Message, after_uncommitted: bool) -> bool {

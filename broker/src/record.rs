@@ -1,17 +1,18 @@
 //! A message as the node handles it: opened, immutable, shared by everyone to whom it goes.
 //!
-//! What is sealed is the body, so that properties are as secret as the payload. Version 1, integers big
+//! What is sealed is the body, so that properties are as secret as the payload. Version 2, integers big
 //! endian:
 //!
 //! ```text
-//! byte  0         1               5                5+n
-//!       ┌─────────┬───────────────┬────────────────┬─────────┐
-//!       │ version │ n             │ properties     │ payload │
-//!       │ 01      │ 4             │ n              │         │
-//!       └─────────┴───────────────┴────────────────┴─────────┘
+//! byte  0         1               5            13               13+n
+//!       ┌─────────┬───────────────┬────────────┬────────────────┬─────────┐
+//!       │ version │ n             │ publisher  │ properties     │ payload │
+//!       │ 02      │ 4             │ 8          │ n              │         │
+//!       └─────────┴───────────────┴────────────┴────────────────┴─────────┘
 //! ```
 //!
-//! The properties are those of the PUBLISH that are forwarded, encoded as MQTT 5 has them.
+//! The publisher is a [`ClientTag`]. The properties are those of the PUBLISH that are forwarded, encoded as
+//! MQTT 5 has them.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,10 +21,10 @@ use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf, PropertyC
 use sotto_storage::message_log::StoredMessage;
 use sotto_storage::tail::TailRecord;
 
-use crate::connection_id::ConnectionId;
+use crate::client_tag::ClientTag;
 
-const BODY_VERSION: u8 = 1;
-const BODY_HEADER_BYTES: usize = 5;
+const BODY_VERSION: u8 = 2;
+const BODY_HEADER_BYTES: usize = 5 + ClientTag::BYTES;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyError {
@@ -49,8 +50,8 @@ pub(crate) struct Message {
     /// Encoded; those that are forwarded. [MQTT-3.3.2-17]
     pub(crate) properties: Box<[u8]>,
     pub(crate) payload: Box<[u8]>,
-    /// For No Local; unknown once the message comes from the store. [MQTT-3.8.3-3]
-    pub(crate) publisher: Option<ConnectionId>,
+    /// For No Local. [MQTT-3.8.3-3]
+    pub(crate) publisher: ClientTag,
 }
 
 impl Message {
@@ -58,7 +59,8 @@ impl Message {
     pub(crate) fn body_head(&self) -> [u8; BODY_HEADER_BYTES] {
         let properties_len = u32::try_from(self.properties.len()).expect("bounded by the packet size");
         let mut head = [BODY_VERSION; BODY_HEADER_BYTES];
-        head[1..].copy_from_slice(&properties_len.to_be_bytes());
+        head[1..5].copy_from_slice(&properties_len.to_be_bytes());
+        head[5..].copy_from_slice(&self.publisher.to_bytes());
         head
     }
 
@@ -103,7 +105,8 @@ impl Record {
         if head[0] != BODY_VERSION {
             return Err(BodyError::Version);
         }
-        let properties_len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        let [_, a, b, c, d, publisher @ ..] = *head;
+        let properties_len = u32::from_be_bytes([a, b, c, d]) as usize;
         if properties_len > rest.len() {
             return Err(BodyError::Short);
         }
@@ -119,7 +122,7 @@ impl Record {
             expires_at: stored.expires_at,
             properties: properties.into(),
             payload: payload.into(),
-            publisher: None,
+            publisher: ClientTag::from_bytes(publisher),
         };
         Ok(Self::committed(message, Commit { offset: stored.offset, at: stored.committed_at, told }))
     }
@@ -206,6 +209,8 @@ mod tests {
         }
     }
 
+    const EMPTY: [u8; BODY_HEADER_BYTES] = [BODY_VERSION, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
     fn properties(values: &[(String, String)]) -> Vec<u8> {
         let mut properties = PropertyBuf::new();
         for (name, value) in values {
@@ -215,7 +220,7 @@ mod tests {
     }
 
     fn sealed_parts(properties: &[u8], payload: &[u8]) -> Vec<u8> {
-        let head = Record::from_stored(TENANT, stored(), &[BODY_VERSION, 0, 0, 0, 0], false);
+        let head = Record::from_stored(TENANT, stored(), &EMPTY, false);
         let Record { mut message, .. } = Arc::into_inner(head.expect("an empty body")).expect("one holder");
         message.properties = properties.into();
         message.payload = payload.into();
@@ -255,14 +260,13 @@ mod tests {
         for len in 0..body.len() {
             assert!(Record::from_stored(TENANT, stored(), &body[..len], false).is_err(), "{len}");
         }
-        let longest = [BODY_VERSION, 0xff, 0xff, 0xff, 0xff];
+        let longest = [BODY_VERSION, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(Record::from_stored(TENANT, stored(), &longest, false).err(), Some(BodyError::Short));
     }
 
     #[test]
     fn a_message_expires_at_its_last_millisecond() {
-        let record =
-            Record::from_stored(TENANT, stored(), &[BODY_VERSION, 0, 0, 0, 0], false).expect("a body");
+        let record = Record::from_stored(TENANT, stored(), &EMPTY, false).expect("a body");
         let remaining = |now| record.expiry_remaining_seconds(UnixMillis(now));
         assert_eq!(remaining(3999), Ok(Some(2)));
         assert_eq!(remaining(4999), Ok(Some(1)));

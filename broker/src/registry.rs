@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::DashMap;
-use sotto_model::{ClientId, Principal, TenantId};
+use dashmap::{DashMap, Entry};
+use sotto_model::{ClientId, ClientLimits, Principal, TenantId};
 
 use crate::connection_id::ConnectionId;
 use crate::router::Router;
@@ -15,6 +15,9 @@ const TAKEOVER_WAIT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Registry {
     entries: DashMap<(TenantId, ClientId), Arc<SessionEntry>>,
+    /// Entries of each tenant that has any.
+    counts: DashMap<TenantId, usize>,
+    limits: ClientLimits,
     router: Arc<Router>,
 }
 
@@ -25,16 +28,19 @@ pub(crate) enum ClaimError {
     Superseded,
     #[error("session is still in use")]
     Busy,
+    #[error("tenant has as many sessions as it may")]
+    Full,
 }
 
 impl Registry {
-    pub(crate) fn new(router: Arc<Router>) -> Self {
-        Self { entries: DashMap::new(), router }
+    pub(crate) fn new(router: Arc<Router>, limits: ClientLimits) -> Self {
+        Self { entries: DashMap::new(), counts: DashMap::new(), limits, router }
     }
 
     /// A session that is stored, made known at start.
     pub(crate) fn insert(&self, entry: Arc<SessionEntry>) {
         self.router.add_session(&entry);
+        *self.counts.entry(entry.principal.tenant).or_default() += 1;
         self.entries.insert(key(&entry.principal), entry);
     }
 
@@ -58,10 +64,13 @@ impl Registry {
         loop {
             let waiting = {
                 // The shard stays locked until the entry is claimed, or `release` could take it away between.
-                let found = self
-                    .entries
-                    .entry(key(principal))
-                    .or_insert_with(|| Arc::new(SessionEntry::new(principal.clone())));
+                let found = match self.entries.entry(key(principal)) {
+                    Entry::Occupied(known) => known.into_ref(),
+                    Entry::Vacant(place) => {
+                        self.count_one_more(principal.tenant)?;
+                        place.insert(Arc::new(SessionEntry::new(principal.clone(), &self.limits)))
+                    }
+                };
                 match found.claim(connection) {
                     Ok(()) => {
                         let entry = found.clone();
@@ -86,8 +95,12 @@ impl Registry {
         }
         entry.release(connection);
         if !entry.is_stored() {
-            self.entries
+            let gone = self
+                .entries
                 .remove_if(&key(&entry.principal), |_, known| Arc::ptr_eq(known, entry) && !known.is_owned());
+            if gone.is_some() {
+                self.count_one_less(entry.principal.tenant);
+            }
         }
     }
 
@@ -95,6 +108,7 @@ impl Registry {
     pub(crate) fn expire(&self, tenant: TenantId, client_id: &ClientId) {
         let gone = self.entries.remove_if(&(tenant, client_id.clone()), |_, entry| !entry.is_owned());
         if let Some((_, entry)) = gone {
+            self.count_one_less(tenant);
             self.router.remove_session(&entry);
         }
     }
@@ -107,6 +121,24 @@ impl Registry {
                 entry.command(Command::Revoked);
             } else {
                 self.expire(entry.principal.tenant, &entry.principal.client_id);
+            }
+        }
+    }
+
+    fn count_one_more(&self, tenant: TenantId) -> Result<(), ClaimError> {
+        let mut count = self.counts.entry(tenant).or_default();
+        if *count >= self.limits.sessions_per_tenant_max {
+            return Err(ClaimError::Full);
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    fn count_one_less(&self, tenant: TenantId) {
+        if let Entry::Occupied(mut count) = self.counts.entry(tenant) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
     }

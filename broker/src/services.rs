@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sotto_auth::{Authenticator, Policy};
 use sotto_keyring::Keyring;
-use sotto_model::TenantId;
+use sotto_model::{ClientLimits, TenantId};
 use sotto_storage::Store;
 use sotto_storage::committer::Committer;
 use sotto_storage::session_writer::SessionWriter;
@@ -20,6 +20,7 @@ use crate::registry::Registry;
 use crate::router::Router;
 
 pub(crate) struct Services {
+    pub(crate) limits: ClientLimits,
     pub(crate) clock: Arc<SystemClock>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) authenticator: Arc<Authenticator>,

@@ -11,12 +11,12 @@ use std::task::Waker;
 use futures::task::AtomicWaker;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
-use sotto_model::limits::{MAILBOX_BYTES_MAX, MAILBOX_RECORDS_MAX};
-use sotto_model::{Offset, PacketId, Principal, QoS, Subscription, TopicFilter};
+use sotto_model::{ClientLimits, Offset, PacketId, Principal, QoS, Subscription, TopicFilter};
 use sotto_mqtt::reason::ReasonCode;
 use sotto_storage::session_store::SessionRef;
 use tokio::sync::oneshot;
 
+use crate::client_tag::ClientTag;
 use crate::connection_id::ConnectionId;
 use crate::record::Record;
 
@@ -71,13 +71,16 @@ pub(crate) enum Posted {
 
 pub(crate) struct SessionEntry {
     pub(crate) principal: Principal,
+    pub(crate) tag: ClientTag,
+    queue_records_max: u32,
+    queue_bytes_max: u32,
     /// Written by the owner (SUBSCRIBE, UNSUBSCRIBE) and at start; read by whoever routes.
     subscriptions: RwLock<Vec<Subscription>>,
     /// Locked by routers, the committer and the owner, for a few instructions each.
     mailbox: Mutex<Mailbox>,
     waker: AtomicWaker,
-    /// Seconds on the node's clock after which the sweep ends the connection; 0: never.
-    deadline_seconds: AtomicU32,
+    /// Tenths of a second on the node's clock after which the sweep ends the connection; 0: never.
+    deadline_tenths: AtomicU32,
     /// The stored progress is older than the session's.
     unsaved: AtomicBool,
     /// Outlives its connection.
@@ -110,9 +113,13 @@ pub(crate) struct Post {
 }
 
 impl SessionEntry {
-    pub(crate) fn new(principal: Principal) -> Self {
+    pub(crate) fn new(principal: Principal, limits: &ClientLimits) -> Self {
+        let bounded = |limit| u32::try_from(limit).unwrap_or(u32::MAX);
         Self {
+            tag: ClientTag::of(&principal.client_id),
             principal,
+            queue_records_max: bounded(limits.queue_records_max),
+            queue_bytes_max: bounded(limits.queue_bytes_max),
             subscriptions: RwLock::new(Vec::new()),
             mailbox: Mutex::new(Mailbox {
                 owner: None,
@@ -126,7 +133,7 @@ impl SessionEntry {
                 command: None,
             }),
             waker: AtomicWaker::new(),
-            deadline_seconds: AtomicU32::new(0),
+            deadline_tenths: AtomicU32::new(0),
             unsaved: AtomicBool::new(false),
             stored: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
@@ -165,7 +172,7 @@ impl SessionEntry {
         mailbox.decided = Vec::new();
         mailbox.command = None;
         self.note_crowd(&mailbox);
-        self.deadline_seconds.store(0, Ordering::Relaxed);
+        self.deadline_tenths.store(0, Ordering::Relaxed);
         self.unsaved.store(false, Ordering::Relaxed);
         if let Some(successor) = mailbox.successor.take() {
             // A successor that has given up is gone; the entry is free all the same.
@@ -205,8 +212,8 @@ impl SessionEntry {
             return Posted::FromLog;
         }
         let bytes = delivery.record.message.bytes();
-        let full = mailbox.queue.len() >= MAILBOX_RECORDS_MAX
-            || mailbox.queued_bytes + bytes > MAILBOX_BYTES_MAX && !mailbox.queue.is_empty();
+        let full = mailbox.queue.len() >= self.queue_records_max as usize
+            || mailbox.queued_bytes + bytes > self.queue_bytes_max as usize && !mailbox.queue.is_empty();
         if full && !again {
             return Posted::Dropped;
         }
@@ -244,8 +251,8 @@ impl SessionEntry {
 
     fn note_crowd(&self, mailbox: &Mailbox) {
         let crowded = mailbox.behind
-            || mailbox.queue.len() >= MAILBOX_RECORDS_MAX / 2
-            || mailbox.queued_bytes >= MAILBOX_BYTES_MAX / 2;
+            || mailbox.queue.len() >= self.queue_records_max as usize / 2
+            || mailbox.queued_bytes >= self.queue_bytes_max as usize / 2;
         self.crowded.store(crowded, Ordering::Relaxed);
     }
 
@@ -277,9 +284,9 @@ impl SessionEntry {
         self.waker.wake();
     }
 
-    pub(crate) fn is_past_deadline(&self, now_seconds: u32) -> bool {
-        let deadline = self.deadline_seconds.load(Ordering::Relaxed);
-        deadline != 0 && now_seconds >= deadline
+    pub(crate) fn is_past_deadline(&self, now_tenths: u32) -> bool {
+        let deadline = self.deadline_tenths.load(Ordering::Relaxed);
+        deadline != 0 && now_tenths >= deadline
     }
 
     pub(crate) fn is_unsaved(&self) -> bool {
@@ -292,8 +299,8 @@ impl SessionEntry {
         self.waker.register(waker);
     }
 
-    pub(crate) fn set_deadline_seconds(&self, deadline: u32) {
-        self.deadline_seconds.store(deadline, Ordering::Relaxed);
+    pub(crate) fn set_deadline_tenths(&self, deadline: u32) {
+        self.deadline_tenths.store(deadline, Ordering::Relaxed);
     }
 
     pub(crate) fn set_unsaved(&self, unsaved: bool) {
@@ -397,10 +404,9 @@ impl SessionEntry {
         })
     }
 
-    /// With No Local a session does not get what its own connection published. [MQTT-3.8.3-3]
+    /// With No Local a session does not get what its own client published. [MQTT-3.8.3-3]
     pub(crate) fn takes(&self, subscription: &Subscription, record: &Record) -> bool {
-        let publisher = record.message.publisher;
-        !subscription.options.no_local || publisher.is_none() || publisher != self.mailbox.lock().owner
+        !subscription.options.no_local || record.message.publisher != self.tag
     }
 }
 

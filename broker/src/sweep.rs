@@ -1,4 +1,4 @@
-//! One round a second over all sessions instead of a timer each: Keep Alive, progress to be kept, expiry.
+//! Two rounds a second over all sessions instead of a timer each: Keep Alive, progress to be kept, expiry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use crate::open_files::OpenFiles;
 use crate::services::Services;
 use crate::session_entry::Command;
 
-const ROUND: Duration = Duration::from_secs(1);
+const ROUND: Duration = Duration::from_millis(500);
 /// Rounds between two looks for expired sessions.
-const EXPIRY_EVERY_ROUNDS: u64 = 5;
+const EXPIRY_EVERY_ROUNDS: u64 = 10;
 /// Sessions expired in one look.
 const EXPIRED_PER_LOOK_MAX: usize = 1000;
 
@@ -36,7 +36,7 @@ pub(crate) async fn sweep(services: Arc<Services>, stop: CancellationToken) {
 }
 
 fn round_over_sessions(services: &Services) {
-    let now = services.clock.seconds();
+    let now = services.clock.tenths();
     let mut subscriptions = 0_usize;
     services.registry.for_each(|entry| {
         subscriptions += entry.with_subscriptions(<[_]>::len);

@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock or draws a random number.
 
 pub mod backoff;
+pub mod client_limits;
 pub mod clock;
 pub mod ids;
 pub mod limits;
@@ -13,6 +14,7 @@ pub mod subscription;
 pub mod topic;
 
 pub use backoff::Backoff;
+pub use client_limits::{ClientLimits, LimitOutOfRange};
 pub use clock::{Clock, UnixMillis};
 pub use ids::{ClientId, ConversationId, DeviceId, MessageId, SessionId, TenantId, UserId};
 pub use offset::{Cursor, Generation, Offset, PacketId};

@@ -1,21 +1,29 @@
 //! Every bound that more than one crate must agree on, in one place, with its unit.
+//!
+//! The constants hold for every node. [`ClientLimits`] is what one node allows its clients within them.
 
 /// Longest Client Identifier accepted, bytes of UTF-8.
 pub const CLIENT_ID_BYTES_MAX: usize = 256;
 /// Longest topic name or filter, bytes of UTF-8.
 pub const TOPIC_BYTES_MAX: usize = 1024;
 /// Deepest topic name or filter, levels.
-pub const TOPIC_LEVELS_MAX: usize = 32;
+pub const TOPIC_LEVELS_MAX: usize = 256;
 /// Largest MQTT packet accepted and announced, bytes, fixed header included.
-pub const PACKET_BYTES_MAX: u32 = 256 * 1024;
+pub const PACKET_BYTES_MAX: u32 = 1024 * 1024;
 /// Largest packet accepted before authentication (CONNECT), bytes.
 pub const CONNECT_PACKET_BYTES_MAX: u32 = 96 * 1024;
 /// Unacknowledged QoS 1 and 2 PUBLISH packets accepted from one client (our Receive Maximum).
 pub const RECEIVE_MAXIMUM: u16 = 128;
 /// Unacknowledged QoS 1 and 2 PUBLISH packets sent to one client, whatever it would take.
 pub const INFLIGHT_MAX: u16 = 128;
+/// Topic Aliases that a client may set on one connection (our Topic Alias Maximum).
+pub const TOPIC_ALIAS_MAXIMUM: u16 = 32;
+/// Topic Aliases set towards one client, whatever it would take.
+pub const TOPIC_ALIASES_SENT_MAX: u16 = 16;
 /// Subscriptions one session may hold.
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1024;
+/// Sessions one tenant may have, connected or stored.
+pub const SESSIONS_PER_TENANT_MAX: usize = 10_000_000;
 /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE.
 pub const FILTERS_PER_PACKET_MAX: usize = 1024;
 /// User properties in one packet.
@@ -39,9 +47,9 @@ pub const SESSION_BATCH_OPS_MAX: usize = 512;
 /// for, once for the others.
 pub const SESSION_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Records a mailbox holds before its session falls behind.
-pub const MAILBOX_RECORDS_MAX: usize = 256;
+pub const MAILBOX_RECORDS_MAX: usize = 65_536;
 /// Bytes a mailbox holds before its session falls behind.
-pub const MAILBOX_BYTES_MAX: usize = 512 * 1024;
+pub const MAILBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Records in one page of a catch-up read.
 pub const PAGE_RECORDS_MAX: usize = 128;
 /// Bytes of payload in one page of a catch-up read (the first record is returned whatever its size).

@@ -1,9 +1,9 @@
 //! From a CONNECT packet to what it settles for the life of the connection.
 
-use sotto_model::QoS;
-use sotto_model::limits::{INFLIGHT_MAX, PACKET_BYTES_MAX, RECEIVE_MAXIMUM, SESSION_EXPIRY_SECONDS_MAX};
+use sotto_model::limits::TOPIC_ALIASES_SENT_MAX;
+use sotto_model::{ClientLimits, QoS};
 
-use crate::codec::properties::{Property, PropertyBuf};
+use crate::codec::properties::{Properties, Property, PropertyBuf};
 use crate::packet::{ConnAck, Connect, Packet, Version};
 use crate::reason::ReasonCode;
 
@@ -11,19 +11,32 @@ use crate::reason::ReasonCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Negotiated {
     pub version: Version,
-    /// Seconds; 0: none.
+    /// Seconds; 0: none. The server's own where it granted less than was asked. [MQTT-3.1.2-21]
     pub keep_alive: u16,
-    /// Unacknowledged QoS 1 and 2 PUBLISH packets that the client takes, and no more than `INFLIGHT_MAX`.
+    /// Unacknowledged QoS 1 and 2 PUBLISH packets that the client takes, and no more than this server sends.
     pub send_maximum: u16,
     /// Largest packet that the client takes, bytes.
     pub packet_bytes_max: u32,
+    /// Topic Aliases that may be set towards the client. [MQTT-3.1.2-26]
+    pub topic_aliases_sent_max: u16,
     /// Reason strings and user properties may be sent on any packet. [MQTT-3.1.2-29]
     pub problem_information: bool,
+    /// The client would like to be told where responses to it may go.
+    pub request_response_information: bool,
     /// Granted; 0 ends the session with the connection, `u32::MAX` never ends it.
     pub session_expiry_seconds: u32,
     pub clean_start: bool,
+    /// Unacknowledged QoS 1 and 2 PUBLISH packets that this server takes.
+    pub receive_maximum: u16,
+    /// Topic Aliases that the client may set.
+    pub topic_alias_maximum: u16,
+    /// Longest session expiry granted.
+    pub session_expiry_seconds_max: u32,
+    /// Largest packet that this server takes, bytes.
+    server_packet_bytes_max: u32,
     /// What the client asked for was more than is granted.
     session_expiry_capped: bool,
+    keep_alive_capped: bool,
 }
 
 /// The Will Message, kept until it is published or withdrawn.
@@ -51,7 +64,7 @@ pub struct ConnectRequest {
 
 impl ConnectRequest {
     /// The reason code is for the CONNACK, after which the connection closes. [MQTT-3.1.4-2]
-    pub fn accept(connect: &Connect<'_>) -> Result<Self, ReasonCode> {
+    pub fn accept(connect: &Connect<'_>, limits: &ClientLimits) -> Result<Self, ReasonCode> {
         let properties = connect.properties;
         if properties.authentication_method().is_some() {
             return Err(ReasonCode::BadAuthenticationMethod);
@@ -66,16 +79,24 @@ impl ConnectRequest {
         if connect.client_id.is_empty() && connect.version == Version::V3 && !connect.clean_start {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
-        let session_expiry_seconds = asked_expiry.min(SESSION_EXPIRY_SECONDS_MAX);
+        let session_expiry_seconds = asked_expiry.min(limits.session_expiry_seconds_max);
+        let keep_alive = keep_alive(connect, limits.keep_alive_seconds_max);
         let negotiated = Negotiated {
             version: connect.version,
-            keep_alive: connect.keep_alive,
-            send_maximum: properties.receive_maximum().unwrap_or(u16::MAX).min(INFLIGHT_MAX),
+            keep_alive,
+            send_maximum: properties.receive_maximum().unwrap_or(u16::MAX).min(limits.inflight_max),
             packet_bytes_max: properties.maximum_packet_size().unwrap_or(u32::MAX),
+            topic_aliases_sent_max: properties.topic_alias_maximum().unwrap_or(0).min(TOPIC_ALIASES_SENT_MAX),
             problem_information: properties.request_problem_information().unwrap_or(true),
+            request_response_information: properties.request_response_information().unwrap_or(false),
             session_expiry_seconds,
             clean_start: connect.clean_start,
+            receive_maximum: limits.receive_maximum,
+            topic_alias_maximum: limits.topic_alias_maximum,
+            session_expiry_seconds_max: limits.session_expiry_seconds_max,
+            server_packet_bytes_max: limits.packet_bytes_max,
             session_expiry_capped: session_expiry_seconds != asked_expiry,
+            keep_alive_capped: keep_alive != connect.keep_alive,
         };
         let will = connect.will.as_ref().map(|will| {
             let mut kept = PropertyBuf::new();
@@ -104,30 +125,64 @@ impl ConnectRequest {
     }
 }
 
+/// A version 5 client can be told of a Keep Alive other than it asked for; a 3.1.1 client cannot.
+fn keep_alive(connect: &Connect<'_>, seconds_max: u16) -> u16 {
+    let unlimited = connect.keep_alive == 0 || connect.keep_alive > seconds_max;
+    if connect.version == Version::V5 && seconds_max > 0 && unlimited {
+        seconds_max
+    } else {
+        connect.keep_alive
+    }
+}
+
+/// What CONNACK says beside what was negotiated.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Welcome<'a> {
+    pub session_present: bool,
+    /// [MQTT-3.1.3-7]
+    pub assigned_client_id: Option<&'a str>,
+    /// The beginning of topics that are the client's own, for a client that asked. [MQTT-3.1.2-28]
+    pub response_information: Option<&'a str>,
+}
+
 impl Negotiated {
     /// CONNACK with Success, telling a version 5 client what this server does not follow by default.
-    pub fn accepted(&self, session_present: bool, assigned_client_id: Option<&str>, out: &mut Vec<u8>) {
+    pub fn accepted(&self, welcome: Welcome<'_>, out: &mut Vec<u8>) {
         let mut properties = PropertyBuf::new();
         if self.version == Version::V5 {
             if self.session_expiry_capped {
                 properties.push(Property::SessionExpiryInterval(self.session_expiry_seconds));
             }
-            properties.push(Property::ReceiveMaximum(RECEIVE_MAXIMUM));
-            properties.push(Property::MaximumPacketSize(PACKET_BYTES_MAX));
+            properties.push(Property::ReceiveMaximum(self.receive_maximum));
+            properties.push(Property::MaximumPacketSize(self.server_packet_bytes_max));
+            if self.topic_alias_maximum > 0 {
+                properties.push(Property::TopicAliasMaximum(self.topic_alias_maximum));
+            }
+            if self.keep_alive_capped {
+                // [MQTT-3.2.2-22]
+                properties.push(Property::ServerKeepAlive(self.keep_alive));
+            }
             properties.push(Property::SharedSubscriptionAvailable(false));
-            if let Some(client_id) = assigned_client_id {
+            if let Some(client_id) = welcome.assigned_client_id {
                 properties.push(Property::AssignedClientIdentifier(client_id));
             }
+            if let Some(information) =
+                welcome.response_information.filter(|_| self.request_response_information)
+            {
+                properties.push(Property::ResponseInformation(information));
+            }
         }
-        let connack =
-            ConnAck { session_present, reason: ReasonCode::Success, properties: properties.as_properties() };
+        let connack = ConnAck {
+            session_present: welcome.session_present,
+            reason: ReasonCode::Success,
+            properties: properties.as_properties(),
+        };
         Packet::ConnAck(connack).encode(self.version, out);
     }
 }
 
 /// CONNACK with a failure; Session Present is 0. [MQTT-3.2.2-4] [MQTT-3.2.2-6]
 pub fn refused(version: Version, reason: ReasonCode, out: &mut Vec<u8>) {
-    let connack =
-        ConnAck { session_present: false, reason, properties: crate::codec::properties::Properties::EMPTY };
+    let connack = ConnAck { session_present: false, reason, properties: Properties::EMPTY };
     Packet::ConnAck(connack).encode(version, out);
 }

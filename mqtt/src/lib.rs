@@ -9,3 +9,4 @@ pub mod packet;
 pub mod reason;
 mod received;
 pub mod session;
+mod topic_alias;

@@ -15,9 +15,9 @@
 //!
 //! It orders PUBACK and PUBREC itself, so the driver may decide publishes in any order.
 
-use sotto_model::limits::RECEIVE_MAXIMUM;
 use sotto_model::{Offset, PacketId, QoS};
 
+use crate::codec::DecodeError;
 use crate::codec::encode::{encode_publish, publish_len};
 use crate::codec::properties::{Properties, Property, PropertyBuf};
 use crate::handshake::{Negotiated, Will};
@@ -25,12 +25,14 @@ use crate::inflight::{AckError, Inflight, InflightMessage};
 use crate::packet::{Ack, Disconnect, Packet, Publish, SubAck, Subscribe, UnsubAck, Unsubscribe, Version};
 use crate::reason::ReasonCode;
 use crate::received::{Answer, Arrival, Received};
+use crate::topic_alias::{ReceivedAliases, Sent, SentAliases};
 
 /// What the driver must do about a packet.
 #[derive(Debug, PartialEq)]
 pub enum Action<'a> {
     None,
-    /// Authorize, store and route it; QoS 1 and 2 are answered by `publish_decided`.
+    /// Authorize, store and route it; QoS 1 and 2 are answered by `publish_decided`. Its topic is what
+    /// [`Session::topic`] says.
     Publish(Publish<'a>),
     Subscribe(Subscribe<'a>),
     Unsubscribe(Unsubscribe<'a>),
@@ -51,6 +53,12 @@ pub enum Action<'a> {
 pub struct Violation {
     pub reason: ReasonCode,
     pub what: &'static str,
+}
+
+impl From<DecodeError> for Violation {
+    fn from(error: DecodeError) -> Self {
+        Self { reason: error.reason, what: error.what }
+    }
 }
 
 /// A message for this client, its QoS lowered to what was granted.
@@ -107,6 +115,10 @@ pub struct Session {
     /// Every message up to here is sent, or not for this client.
     sent: Offset,
     will: Option<Box<Will>>,
+    /// Nothing before the client's first alias.
+    received_aliases: Option<Box<ReceivedAliases>>,
+    /// Nothing for a client that takes none.
+    sent_aliases: Option<Box<SentAliases>>,
 }
 
 impl Session {
@@ -118,12 +130,15 @@ impl Session {
         inflight: impl IntoIterator<Item = InflightMessage>,
         unreleased: Vec<PacketId>,
     ) -> Self {
+        let aliases_max = negotiated.topic_aliases_sent_max;
         Self {
+            received: Received::resume(negotiated.receive_maximum, unreleased),
             negotiated,
-            received: Received::resume(RECEIVE_MAXIMUM, unreleased),
             inflight: Inflight::resume(inflight),
             sent,
             will,
+            received_aliases: None,
+            sent_aliases: (aliases_max > 0).then(|| Box::new(SentAliases::new(aliases_max))),
         }
     }
 
@@ -157,7 +172,8 @@ impl Session {
     /// of its PUBLISH packets wait for an answer. What waits for its PUBREL does not hold it back: that is to
     /// be read.
     pub fn accepts_packets(&self) -> bool {
-        self.negotiated.version == Version::V5 || self.received.unanswered() < usize::from(RECEIVE_MAXIMUM)
+        self.negotiated.version == Version::V5
+            || self.received.unanswered() < usize::from(self.negotiated.receive_maximum)
     }
 
     /// Every PUBLISH received was answered.
@@ -222,6 +238,16 @@ impl Session {
         }
     }
 
+    /// The topic of a PUBLISH that was just received, which may stand there as its alias alone.
+    pub fn topic<'s>(&'s self, publish: &Publish<'s>) -> &'s str {
+        match (publish.properties.topic_alias(), &self.received_aliases) {
+            (Some(alias), Some(aliases)) if publish.topic.is_empty() => {
+                aliases.topic(alias).unwrap_or_default()
+            }
+            _ => publish.topic,
+        }
+    }
+
     /// A PUBLISH of QoS 1 or 2 was stored, routed or refused. Answers leave in order of arrival.
     pub fn publish_decided(&mut self, packet_id: PacketId, outcome: ReasonCode, out: &mut Vec<u8>) {
         self.received.decided(packet_id, outcome);
@@ -260,16 +286,17 @@ impl Session {
         if matches!(delivery.place, Place::InOrder(offset) if offset <= self.sent) {
             return Delivered::Known;
         }
-        let delivered = if self.is_too_large(delivery) {
+        let own = own_properties(delivery);
+        let delivered = if self.is_too_large(delivery, &own) {
             Delivered::TooLarge
         } else if delivery.qos == QoS::AtMostOnce {
-            self.write_publish(delivery, None, false, out);
+            self.write_publish(delivery, own, None, false, out);
             Delivered::Sent
         } else if self.inflight.len() >= usize::from(self.negotiated.send_maximum) {
             return Delivered::WindowFull;
         } else {
             let packet_id = self.inflight.push(delivery.place.offset(), delivery.qos);
-            self.write_publish(delivery, Some(packet_id), false, out);
+            self.write_publish(delivery, own, Some(packet_id), false, out);
             Delivered::Sent
         };
         if let Place::InOrder(offset) = delivery.place {
@@ -316,19 +343,32 @@ impl Session {
 
     /// Sends the message again, with DUP and its packet id; `None` gives it up. [MQTT-4.4.0-1]
     pub fn resend(&mut self, message: InflightMessage, delivery: Option<&Delivery<'_>>, out: &mut Vec<u8>) {
-        match delivery {
-            Some(delivery) if !self.is_too_large(delivery) => {
+        if let Some(delivery) = delivery {
+            let own = own_properties(delivery);
+            if !self.is_too_large(delivery, &own) {
                 let delivery = Delivery { qos: message.qos, ..*delivery };
                 self.inflight.resent(message.packet_id);
-                self.write_publish(&delivery, Some(message.packet_id), true, out);
+                self.write_publish(&delivery, own, Some(message.packet_id), true, out);
+                return;
             }
-            _ => self.inflight.forget(message.packet_id),
         }
+        self.inflight.forget(message.packet_id);
     }
 
-    /// DISCONNECT from the server; 3.1.1 has none. [MQTT-3.14.0-1]
-    pub fn disconnect(&self, reason: ReasonCode, out: &mut Vec<u8>) {
-        if self.version() == Version::V5 {
+    /// DISCONNECT from the server, saying why; 3.1.1 has none. [MQTT-3.14.0-1]
+    pub fn disconnect(&self, reason: ReasonCode, why: Option<&'static str>, out: &mut Vec<u8>) {
+        if self.version() != Version::V5 {
+            return;
+        }
+        let mut properties = PropertyBuf::new();
+        if let Some(why) = why.filter(|_| self.negotiated.problem_information) {
+            properties.push(Property::ReasonString(why));
+        }
+        let explained = Packet::Disconnect(Disconnect { reason, properties: properties.as_properties() });
+        if explained.encoded_len(Version::V5) <= self.packet_bytes_max() {
+            explained.encode(Version::V5, out);
+        } else {
+            // [MQTT-3.14.2-3]
             Packet::Disconnect(Disconnect { reason, properties: Properties::EMPTY }).encode(Version::V5, out);
         }
     }
@@ -338,13 +378,7 @@ impl Session {
         publish: Publish<'a>,
         out: &mut Vec<u8>,
     ) -> Result<Action<'a>, Violation> {
-        if publish.properties.topic_alias().is_some() {
-            // The CONNACK announced none. [MQTT-3.2.2-18]
-            return Err(Violation { reason: ReasonCode::TopicAliasInvalid, what: "Topic Alias" });
-        }
-        if publish.topic.is_empty() {
-            return Err(violation("PUBLISH without a topic"));
-        }
+        self.receive_alias(&publish)?;
         if publish.properties.subscription_identifier().is_some() {
             // [MQTT-3.3.4-6]
             return Err(violation("Subscription Identifier from a client"));
@@ -369,6 +403,24 @@ impl Session {
                 Ok(Action::None)
             }
         }
+    }
+
+    /// Remembers an alias that comes with a topic; one that comes alone must be known.
+    fn receive_alias(&mut self, publish: &Publish<'_>) -> Result<(), Violation> {
+        let Some(alias) = publish.properties.topic_alias() else {
+            return if publish.topic.is_empty() { Err(violation("PUBLISH without a topic")) } else { Ok(()) };
+        };
+        if !ReceivedAliases::is_valid(alias, self.negotiated.topic_alias_maximum) {
+            // [MQTT-3.2.2-17] [MQTT-3.3.2-9]
+            let what = "Topic Alias above the Topic Alias Maximum";
+            return Err(Violation { reason: ReasonCode::TopicAliasInvalid, what });
+        }
+        if publish.topic.is_empty() {
+            let known = self.received_aliases.as_ref().and_then(|aliases| aliases.topic(alias));
+            return if known.is_some() { Ok(()) } else { Err(violation("a Topic Alias that was not set")) };
+        }
+        self.received_aliases.get_or_insert_default().set(alias, publish.topic);
+        Ok(())
     }
 
     fn receive_pubrec<'a>(&mut self, ack: &Ack<'_>, out: &mut Vec<u8>) -> Result<Action<'a>, Violation> {
@@ -399,8 +451,7 @@ impl Session {
             if self.negotiated.session_expiry_seconds == 0 && seconds != 0 {
                 return Err(violation("a session that ends with its connection cannot be prolonged"));
             }
-            self.negotiated.session_expiry_seconds =
-                seconds.min(sotto_model::limits::SESSION_EXPIRY_SECONDS_MAX);
+            self.negotiated.session_expiry_seconds = seconds.min(self.negotiated.session_expiry_seconds_max);
         }
         let publish_will = disconnect.reason != ReasonCode::Success;
         if !publish_will {
@@ -421,19 +472,35 @@ impl Session {
     }
 
     fn write_publish(
-        &self,
+        &mut self,
         delivery: &Delivery<'_>,
+        mut own: PropertyBuf,
         packet_id: Option<PacketId>,
         dup: bool,
         out: &mut Vec<u8>,
     ) {
-        let own = own_properties(delivery);
+        let mut topic = delivery.topic;
+        if self.sent_aliases.is_some() {
+            // The property must not make the packet larger than the client takes.
+            let room = self.len_of(delivery, &own) + ALIAS_PROPERTY_BYTES <= self.packet_bytes_max();
+            let sent = self.sent_aliases.as_mut().filter(|_| room).map(|aliases| aliases.send(topic));
+            match sent {
+                None | Some(Sent::Whole) => {}
+                Some(Sent::Introduced(alias)) => {
+                    own.push(Property::TopicAlias(alias));
+                }
+                Some(Sent::Aliased(alias)) => {
+                    own.push(Property::TopicAlias(alias));
+                    topic = "";
+                }
+            }
+        }
         encode_publish(
             self.version(),
             dup,
             delivery.qos,
             delivery.retain,
-            delivery.topic,
+            topic,
             packet_id,
             &[own.as_properties().as_bytes(), delivery.properties],
             delivery.payload,
@@ -441,18 +508,28 @@ impl Session {
         );
     }
 
-    fn is_too_large(&self, delivery: &Delivery<'_>) -> bool {
-        let own_len = own_properties(delivery).as_properties().as_bytes().len();
-        let properties_len = own_len + delivery.properties.len();
+    fn is_too_large(&self, delivery: &Delivery<'_>, own: &PropertyBuf) -> bool {
+        self.len_of(delivery, own) > self.packet_bytes_max()
+    }
+
+    fn len_of(&self, delivery: &Delivery<'_>, own: &PropertyBuf) -> usize {
+        let properties_len = own.as_properties().as_bytes().len() + delivery.properties.len();
         publish_len(
             self.version(),
             delivery.qos,
             delivery.topic.len(),
             properties_len,
             delivery.payload.len(),
-        ) > self.negotiated.packet_bytes_max as usize
+        )
+    }
+
+    fn packet_bytes_max(&self) -> usize {
+        self.negotiated.packet_bytes_max as usize
     }
 }
+
+/// A Topic Alias, and what it may add to the lengths before it.
+const ALIAS_PROPERTY_BYTES: usize = 3 + 2;
 
 /// What is particular to this delivery, to be sent before the publisher's properties.
 fn own_properties(delivery: &Delivery<'_>) -> PropertyBuf {

@@ -1,6 +1,6 @@
 //! What the session machine promises, told by packets alone.
 
-use sotto_model::{Offset, PacketId, QoS};
+use sotto_model::{ClientLimits, Offset, PacketId, QoS};
 use sotto_mqtt::codec::decode;
 use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf};
 use sotto_mqtt::handshake::ConnectRequest;
@@ -31,7 +31,7 @@ fn connect(version: Version, receive_maximum: Option<u16>, packet_bytes_max: Opt
         password: None,
         properties: properties.as_properties(),
     };
-    ConnectRequest::accept(&connect).expect("a valid CONNECT")
+    ConnectRequest::accept(&connect, &ClientLimits::DEFAULT).expect("a valid CONNECT")
 }
 
 fn session(version: Version) -> Session {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sotto_model::Clock;
 use sotto_mqtt::handshake::Will;
 use sotto_mqtt::reason::ReasonCode;
-use sotto_mqtt::session::Session;
+use sotto_mqtt::session::{Session, Violation};
 use sotto_storage::session_store::SessionOp;
 use tokio::time::Sleep;
 
@@ -34,8 +34,10 @@ pub(crate) enum Farewell {
     /// The socket failed, or closed without DISCONNECT.
     Lost,
     TlsFailure,
-    /// The client broke the protocol, or cannot be served. [MQTT-4.13.1-1]
-    Violation(ReasonCode),
+    /// The client broke the protocol. [MQTT-4.13.1-1]
+    Violation(Violation),
+    /// The client cannot be served.
+    Refused(ReasonCode),
     Commanded(Command),
     /// The stored session belongs to a newer generation.
     Fenced,
@@ -47,7 +49,8 @@ impl Farewell {
             Self::Goodbye { .. } => "client_disconnect",
             Self::Lost => "lost",
             Self::TlsFailure => "tls_failure",
-            Self::Violation(reason) => reason.as_str(),
+            Self::Violation(violation) => violation.reason.as_str(),
+            Self::Refused(reason) => reason.as_str(),
             Self::Commanded(command) => command.reason().as_str(),
             Self::Fenced => "session_taken_over",
         }
@@ -57,9 +60,18 @@ impl Farewell {
     pub(crate) fn disconnect_reason(self) -> Option<ReasonCode> {
         match self {
             Self::Goodbye { .. } | Self::Lost | Self::TlsFailure => None,
-            Self::Violation(reason) => Some(reason),
+            Self::Violation(violation) => Some(violation.reason),
+            Self::Refused(reason) => Some(reason),
             Self::Commanded(command) => Some(command.reason()),
             Self::Fenced => Some(ReasonCode::SessionTakenOver),
+        }
+    }
+
+    /// In words, for whoever writes the client: never of what a packet held.
+    pub(crate) fn why(self) -> Option<&'static str> {
+        match self {
+            Self::Violation(violation) => Some(violation.what),
+            _ => None,
         }
     }
 
@@ -69,7 +81,12 @@ impl Farewell {
             Self::Goodbye { publish_will } => publish_will,
             // The user may not publish any more.
             Self::Commanded(Command::Revoked) => false,
-            Self::Lost | Self::TlsFailure | Self::Violation(_) | Self::Commanded(_) | Self::Fenced => true,
+            Self::Lost
+            | Self::TlsFailure
+            | Self::Violation(_)
+            | Self::Refused(_)
+            | Self::Commanded(_)
+            | Self::Fenced => true,
         }
     }
 }
@@ -102,11 +119,9 @@ impl Ending {
         transport: &mut Transport,
     ) -> Self {
         let now = services.clock.unix_now();
-        let will = will.and_then(|will| {
-            Publication::of_will(*will, &owned.entry.principal, connection, now).ok().map(Box::new)
-        });
+        let will = will.and_then(|will| Publication::of_will(*will, &owned.entry, now).ok().map(Box::new));
         // From here on the sweep has no say: this phase has a deadline of its own.
-        owned.entry.set_deadline_seconds(0);
+        owned.entry.set_deadline_tenths(0);
         let warming = None;
         let ending = EndingSession { owned, session, connection, services, will, warming, caught_up };
         Self { session: Some(ending), ..Self::without_session(transport) }

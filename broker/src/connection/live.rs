@@ -7,7 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use sotto_model::PacketId;
+use sotto_model::{PacketId, TopicPolicy};
+use sotto_mqtt::handshake::Welcome;
 use sotto_mqtt::session::Session;
 use sotto_storage::session_store::SessionOp;
 
@@ -28,6 +29,8 @@ pub(super) const WRITE_BYTES_MAX: usize = 64 * 1024;
 const WRITE_STALL_SECONDS: u32 = 30;
 /// Progress is kept no more often than this; the sweep sees to it that it is kept at all.
 const SAVE_AFTER_SECONDS: u32 = 2;
+/// Of a second.
+const TENTHS: u32 = 10;
 /// What a turn came to.
 pub(crate) enum Turn {
     /// Something moved: there may be more to do.
@@ -58,7 +61,7 @@ pub(crate) struct Live {
     /// A PUBLISH that must wait, with all input behind it.
     pub(super) stalled: Option<Box<Publication>>,
     pub(super) backlog: Backlog,
-    pub(super) last_packet_seconds: u32,
+    pub(super) last_packet_tenths: u32,
     /// Since when the socket has taken nothing of what is kept for it.
     pub(super) blocked_since_seconds: Option<u32>,
     pub(super) was_paused: bool,
@@ -74,25 +77,31 @@ impl Live {
         out: &mut Vec<u8>,
     ) -> Self {
         let Opened { owned, mut session, present, assigned_client_id, inflight } = opened;
-        session.negotiated().accepted(present, assigned_client_id.as_deref(), out);
+        let principal = &owned.entry.principal;
+        let inbox = (principal.topics == TopicPolicy::Membership).then(|| format!("u/{}/", principal.user));
+        let welcome = Welcome {
+            session_present: present,
+            assigned_client_id: assigned_client_id.as_deref(),
+            response_information: inbox.as_deref(),
+        };
+        session.negotiated().accepted(welcome, out);
         session.resend_releases(out);
         owned.entry.go_live(present);
         let pace = if present { Pace::Behind } else { Pace::Live };
-        let last_packet_seconds = services.clock.seconds();
         Self {
             owned,
             session,
             connection,
+            last_packet_tenths: services.clock.tenths(),
+            last_saved_seconds: services.clock.seconds(),
             services,
             work: None,
             release: None,
             to_release: Vec::new(),
             stalled: None,
             backlog: Backlog::new(pace, inflight),
-            last_packet_seconds,
             blocked_since_seconds: None,
             was_paused: false,
-            last_saved_seconds: last_packet_seconds,
         }
     }
 
@@ -139,7 +148,7 @@ impl Live {
     ) -> Ending {
         if let Some(reason) = farewell.disconnect_reason() {
             shared.output.clear();
-            self.session.disconnect(reason, &mut shared.output);
+            self.session.disconnect(reason, farewell.why(), &mut shared.output);
             // A peer that is gone misses nothing.
             let _ = transport.write(cx, &mut shared.scratch, &shared.output);
         }
@@ -216,7 +225,7 @@ impl Live {
         // Time during which the client was not listened to does not count against it.
         let paused = !self.takes_input();
         if self.was_paused && !paused {
-            self.last_packet_seconds = self.services.clock.seconds();
+            self.last_packet_tenths = self.services.clock.tenths();
         }
         self.was_paused = paused;
     }
@@ -228,12 +237,12 @@ impl Live {
             .then(|| *self.blocked_since_seconds.get_or_insert_with(|| self.services.clock.seconds()));
         let keep_alive = u32::from(self.session.negotiated().keep_alive);
         let deadline = match blocked_since {
-            Some(since) => since + WRITE_STALL_SECONDS,
+            Some(since) => (since + WRITE_STALL_SECONDS) * TENTHS,
             None if keep_alive == 0 || !self.takes_input() => 0,
-            // One and a half times the Keep Alive, rounded up. [MQTT-3.1.2-22]
-            None => self.last_packet_seconds + (keep_alive * 3).div_ceil(2),
+            // One and a half times the Keep Alive, and not a moment less. [MQTT-3.1.2-22]
+            None => self.last_packet_tenths + keep_alive * TENTHS * 3 / 2 + 1,
         };
-        self.owned.entry.set_deadline_seconds(deadline);
+        self.owned.entry.set_deadline_tenths(deadline);
     }
 
     fn save(&self) {

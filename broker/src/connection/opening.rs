@@ -86,6 +86,7 @@ pub(crate) async fn open(
 
     let entry = services.registry.claim(&principal, connection).await.map_err(|error| match error {
         ClaimError::Superseded | ClaimError::Busy => Refused(ReasonCode::ServerBusy),
+        ClaimError::Full => Refused(ReasonCode::QuotaExceeded),
     })?;
     let owned = Owned { entry, connection, services: services.clone() };
     let entry = &owned.entry;

@@ -14,8 +14,11 @@ impl Live {
     pub(super) fn publish(&mut self, publish: &Publish<'_>, out: &mut Vec<u8>) -> Result<(), Farewell> {
         message_in(publish.qos);
         let now = self.services.clock.unix_now();
-        match Publication::of_publish(publish, &self.owned.entry.principal, self.connection, now) {
-            Ok(publication) => self.submit(publication, out).map(|_| ()),
+        match self.services.topic_name(self.session.topic(publish)) {
+            Ok(topic) => {
+                let publication = Publication::of_publish(publish, topic, &self.owned.entry, now);
+                self.submit(publication, out).map(|_| ())
+            }
             Err(reason) => self.refuse_publish(publish.packet_id, reason, out),
         }
     }
@@ -46,7 +49,7 @@ impl Live {
                 if let Some(packet_id) = packet_id {
                     self.session.publish_abandoned(packet_id);
                 }
-                return Err(Farewell::Violation(ReasonCode::ServerShuttingDown));
+                return Err(Farewell::Refused(ReasonCode::ServerShuttingDown));
             }
         }
         Ok(false)
@@ -61,7 +64,7 @@ impl Live {
     ) -> Result<(), Farewell> {
         if outcome.is_error() && self.session.version() == Version::V3 {
             self.session.publish_abandoned(packet_id);
-            return Err(Farewell::Violation(outcome));
+            return Err(Farewell::Refused(outcome));
         }
         self.session.publish_decided(packet_id, outcome, out);
         Ok(())
@@ -75,7 +78,7 @@ impl Live {
     ) -> Result<(), Farewell> {
         match (self.session.version(), packet_id) {
             (_, Some(packet_id)) => self.decide(packet_id, reason, out),
-            (Version::V3, None) => Err(Farewell::Violation(reason)),
+            (Version::V3, None) => Err(Farewell::Refused(reason)),
             (Version::V5, None) => Ok(()),
         }
     }

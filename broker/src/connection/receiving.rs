@@ -2,7 +2,6 @@
 
 use std::task::{Context, Poll};
 
-use sotto_model::limits::PACKET_BYTES_MAX;
 use sotto_mqtt::codec::decode;
 use sotto_mqtt::packet::Packet;
 use sotto_mqtt::reason::ReasonCode;
@@ -66,27 +65,28 @@ impl Live {
     fn handle_packets(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Farewell> {
         let mut handled = 0;
         while self.takes_input() && handled < input.len() && out.len() < WRITE_BYTES_MAX {
-            let decoded = decode(&input[handled..], self.session.version(), PACKET_BYTES_MAX);
-            let Some((packet, len)) = decoded.map_err(|error| Farewell::Violation(error.reason))? else {
+            let decoded =
+                decode(&input[handled..], self.session.version(), self.services.limits.packet_bytes_max);
+            let Some((packet, len)) = decoded.map_err(|error| Farewell::Violation(error.into()))? else {
                 break;
             };
             self.handle_packet(packet, out)?;
             handled += len;
         }
         if handled > 0 {
-            self.last_packet_seconds = self.services.clock.seconds();
+            self.last_packet_tenths = self.services.clock.tenths();
         }
         Ok(handled)
     }
 
     fn handle_packet(&mut self, packet: Packet<'_>, out: &mut Vec<u8>) -> Result<(), Farewell> {
         let action = self.session.receive(packet, out);
-        match action.map_err(|violation| Farewell::Violation(violation.reason))? {
+        match action.map_err(Farewell::Violation)? {
             Action::None => {}
             Action::WindowMoved => self.owned.entry.set_unsaved(true),
             Action::Publish(publish) => return self.publish(&publish, out),
             Action::Subscribe(request) => {
-                let request = SubscribeRequest::of(&request, self.session.version());
+                let request = SubscribeRequest::of(&request, self.session.version(), &self.services.limits);
                 let work = subscribe(self.services.clone(), self.owned.entry.clone(), request);
                 self.work = Some(Box::pin(async { Work::Subscribed(work.await) }));
             }
@@ -149,7 +149,7 @@ impl Live {
             let Some(release) = &mut self.release else { return Ok(()) };
             let Poll::Ready(released) = release.as_mut().poll(cx) else { return Ok(()) };
             self.release = None;
-            for packet_id in released.ok_or(Farewell::Violation(ReasonCode::ServerUnavailable))? {
+            for packet_id in released.ok_or(Farewell::Refused(ReasonCode::ServerUnavailable))? {
                 self.session.released(packet_id, out);
             }
         }

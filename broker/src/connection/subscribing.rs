@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use sotto_model::limits::SUBSCRIPTIONS_PER_SESSION_MAX;
 use sotto_model::{
-    Clock, FilterScope, PacketId, RetainHandling, Subscription, SubscriptionOptions, TopicFilter,
+    ClientLimits, Clock, FilterScope, PacketId, RetainHandling, Subscription, SubscriptionOptions,
+    TopicFilter,
 };
 use sotto_mqtt::packet::{Subscribe, Unsubscribe, Version};
 use sotto_mqtt::reason::ReasonCode;
@@ -44,13 +44,13 @@ pub(crate) struct Unsubscribed {
 pub(crate) struct Fenced;
 
 impl SubscribeRequest {
-    pub(crate) fn of(subscribe: &Subscribe<'_>, version: Version) -> Self {
+    pub(crate) fn of(subscribe: &Subscribe<'_>, version: Version, limits: &ClientLimits) -> Self {
         let filters = subscribe
             .filters
             .iter()
             .map(|(raw, options)| {
-                let filter = TopicFilter::parse(raw).map_err(|_| ReasonCode::TopicFilterInvalid);
-                (filter, options)
+                let filter = TopicFilter::parse(raw).ok().filter(|_| limits.allow_topic(raw));
+                (filter.ok_or(ReasonCode::TopicFilterInvalid), options)
             })
             .collect();
         Self {
@@ -84,7 +84,7 @@ pub(crate) async fn subscribe(
             // A subscription that is replaced holds since it was made: what is not sent of it is still to
             // come, also to a connection that reads it back from the store. [MQTT-3.8.4-3]
             let known = entry.holds_since(&filter);
-            if known.is_none() && held + added >= SUBSCRIPTIONS_PER_SESSION_MAX {
+            if known.is_none() && held + added >= services.limits.subscriptions_per_session_max {
                 return Err(ReasonCode::QuotaExceeded);
             }
             authorize(&services, &entry, &filter)?;

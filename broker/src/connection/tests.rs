@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use sotto_model::limits::PACKET_BYTES_MAX;
-use sotto_model::{PacketId, QoS, RetainHandling, SubscriptionOptions};
+use sotto_model::{ClientLimits, PacketId, QoS, RetainHandling, SubscriptionOptions};
 use sotto_mqtt::codec::decode;
 use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf};
 use sotto_mqtt::packet::{Ack, Connect, Packet, Publish, Subscribe, SubscribeFilters, Version};
@@ -43,6 +43,7 @@ impl Broker {
             connections_max: None,
             tls: Tls::default(),
             push: Push { allow_networks: Vec::new(), extra_ca: None },
+            limits: ClientLimits::DEFAULT,
         };
         let metrics = PrometheusBuilder::new().build_recorder().handle();
         let app = App::start(config, Arc::new(SystemClock::new()), metrics).await.expect("starts");

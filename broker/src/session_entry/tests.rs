@@ -20,13 +20,14 @@ impl Wake for Woken {
 }
 
 fn entry() -> SessionEntry {
-    SessionEntry::new(Principal {
+    let principal = Principal {
         tenant: TenantId(Uuid::from_u128(1)),
         user: UserId(Uuid::from_u128(2)),
         device: None,
         client_id: ClientId::parse("alice/phone").expect("a client id"),
         topics: TopicPolicy::Membership,
-    })
+    };
+    SessionEntry::new(principal, &ClientLimits::DEFAULT)
 }
 
 fn live(connection: ConnectionId) -> SessionEntry {
@@ -48,7 +49,7 @@ fn delivery(offset: Option<u64>, qos: QoS, bytes: usize) -> Delivery {
         expires_at: None,
         properties: Box::default(),
         payload: vec![0; bytes].into(),
-        publisher: None,
+        publisher: ClientTag::from_bytes([0; ClientTag::BYTES]),
     };
     let record = match offset {
         Some(offset) => {
@@ -83,7 +84,7 @@ fn a_mailbox_that_runs_over_leaves_the_log_to_be_read_and_keeps_what_is_in_none(
     let entry = live(ConnectionId::next());
     assert_eq!(entry.post(delivery(None, QoS::AtMostOnce, 1)), Posted::Taken);
     assert_eq!(entry.post(delivery(Some(1), QoS::AtMostOnce, 1)), Posted::Taken);
-    for offset in 2..MAILBOX_RECORDS_MAX as u64 {
+    for offset in 2..ClientLimits::DEFAULT.queue_records_max as u64 {
         assert_eq!(entry.post(logged(offset)), Posted::Taken);
     }
     assert!(!entry.take_post().behind);
@@ -106,7 +107,10 @@ fn a_mailbox_that_runs_over_leaves_the_log_to_be_read_and_keeps_what_is_in_none(
 #[test]
 fn a_mailbox_is_bounded_in_bytes_but_takes_one_message_of_any_size() {
     let entry = live(ConnectionId::next());
-    assert_eq!(entry.post(delivery(None, QoS::AtMostOnce, 2 * MAILBOX_BYTES_MAX)), Posted::Taken);
+    assert_eq!(
+        entry.post(delivery(None, QoS::AtMostOnce, 2 * ClientLimits::DEFAULT.queue_bytes_max)),
+        Posted::Taken
+    );
     assert_eq!(entry.post(delivery(None, QoS::AtMostOnce, 1)), Posted::Dropped);
     assert_eq!(queued(&entry).len(), 1);
     assert_eq!(entry.post(delivery(None, QoS::AtMostOnce, 1)), Posted::Taken);
@@ -179,7 +183,7 @@ fn a_subscription_that_is_made_again_holds_since_it_was_first_made() {
 #[test]
 fn a_crowded_mailbox_asks_for_the_log_until_there_is_room_again() {
     let entry = live(ConnectionId::next());
-    for _ in 0..MAILBOX_RECORDS_MAX / 2 {
+    for _ in 0..ClientLimits::DEFAULT.queue_records_max / 2 {
         assert!(!entry.needs_the_log());
         entry.post(delivery(None, QoS::AtLeastOnce, 1));
     }
