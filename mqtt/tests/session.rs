@@ -21,6 +21,14 @@ fn connect(version: Version, receive_maximum: Option<u16>, packet_bytes_max: Opt
     if let Some(bytes) = packet_bytes_max {
         properties.push(Property::MaximumPacketSize(bytes));
     }
+    accepted(version, properties.as_properties())
+}
+
+fn connect_with(properties: Properties<'_>) -> ConnectRequest {
+    accepted(Version::V5, properties)
+}
+
+fn accepted(version: Version, properties: Properties<'_>) -> ConnectRequest {
     let connect = Connect {
         version,
         clean_start: true,
@@ -29,7 +37,7 @@ fn connect(version: Version, receive_maximum: Option<u16>, packet_bytes_max: Opt
         will: None,
         username: None,
         password: None,
-        properties: properties.as_properties(),
+        properties,
     };
     ConnectRequest::accept(&connect, &ClientLimits::DEFAULT).expect("a valid CONNECT")
 }
@@ -158,6 +166,98 @@ fn more_publishes_than_receive_maximum_end_a_version_5_session_and_hold_a_3_1_1_
         session.publish_decided(id(1), ReasonCode::Success, &mut out);
         assert!(session.accepts_packets());
     }
+}
+
+#[test]
+fn a_client_s_alias_stands_for_its_topic_until_it_is_set_anew() {
+    let mut session = session(Version::V5);
+    let mut out = Vec::new();
+    let steps =
+        [("a/topic", 1, "a/topic"), ("", 1, "a/topic"), ("another", 1, "another"), ("", 1, "another")];
+    for (topic, alias, meant) in steps {
+        let properties = PropertyBuf::from_iter([Property::TopicAlias(alias)]);
+        let publish = Publish {
+            topic,
+            properties: properties.as_properties(),
+            qos: QoS::AtMostOnce,
+            packet_id: None,
+            dup: false,
+            retain: false,
+            payload: b"",
+        };
+        let Ok(Action::Publish(publish)) = session.receive(Packet::Publish(publish), &mut out) else {
+            panic!("it is taken");
+        };
+        assert_eq!(session.topic(&publish), meant);
+    }
+}
+
+#[test]
+fn an_alias_that_is_not_allowed_or_not_set_ends_the_session() {
+    let maximum = ClientLimits::DEFAULT.topic_alias_maximum;
+    for (topic, alias, reason) in [
+        ("t", maximum + 1, ReasonCode::TopicAliasInvalid),
+        ("", maximum, ReasonCode::ProtocolError),
+        ("", maximum + 1, ReasonCode::TopicAliasInvalid),
+    ] {
+        let properties = PropertyBuf::from_iter([Property::TopicAlias(alias)]);
+        let publish = Publish {
+            topic,
+            properties: properties.as_properties(),
+            qos: QoS::AtMostOnce,
+            packet_id: None,
+            dup: false,
+            retain: false,
+            payload: b"",
+        };
+        let violation = session(Version::V5).receive(Packet::Publish(publish), &mut Vec::new());
+        assert_eq!(violation.expect_err("refused").reason, reason);
+    }
+}
+
+#[test]
+fn a_client_that_takes_aliases_gets_them_and_a_message_that_just_fits_stays_whole() {
+    let maximum = Some(Property::TopicAliasMaximum(1));
+    let mut out = Vec::new();
+    let topic = "a/rather/long/topic";
+    let mut lengths = |packet_bytes_max: u32, times: usize| {
+        let mut properties = PropertyBuf::from_iter(maximum);
+        properties.push(Property::MaximumPacketSize(packet_bytes_max));
+        let negotiated = connect_with(properties.as_properties()).negotiated;
+        let mut session = Session::resume(negotiated, None, Offset(0), [], vec![]);
+        let mut lengths = Vec::new();
+        for _ in 0..times {
+            out.clear();
+            let delivery = Delivery { topic, ..message(Place::Unlogged, QoS::AtMostOnce) };
+            assert_eq!(session.deliver(&delivery, &mut out), Delivered::Sent);
+            let (packet, _) = decode(&out, Version::V5, u32::MAX).expect("valid").expect("whole");
+            let Packet::Publish(publish) = packet else { panic!("a PUBLISH") };
+            lengths.push((publish.topic.len(), publish.properties.topic_alias()));
+            assert!(out.len() <= packet_bytes_max as usize);
+        }
+        lengths
+    };
+    assert_eq!(lengths(1000, 3), [(19, Some(1)), (0, Some(1)), (0, Some(1))]);
+    let whole_bytes = 2 + 2 + 19 + 1 + 1;
+    assert_eq!(lengths(whole_bytes, 2), [(19, None), (19, None)]);
+}
+
+#[test]
+fn a_version_5_client_is_told_why_unless_it_does_not_want_to_know_or_cannot_take_it() {
+    let told = |properties: Properties<'_>| {
+        let mut out = Vec::new();
+        let session = Session::resume(connect_with(properties).negotiated, None, Offset(0), [], vec![]);
+        session.disconnect(ReasonCode::ProtocolError, Some("why"), &mut out);
+        let (packet, _) = decode(&out, Version::V5, u32::MAX).expect("valid").expect("whole");
+        let Packet::Disconnect(disconnect) = packet else { panic!("a DISCONNECT") };
+        assert_eq!(disconnect.reason, ReasonCode::ProtocolError);
+        disconnect.properties.reason_string().map(str::to_owned)
+    };
+    assert_eq!(told(Properties::EMPTY).as_deref(), Some("why"));
+    let silent = PropertyBuf::from_iter([Property::RequestProblemInformation(false)]);
+    assert_eq!(told(silent.as_properties()), None);
+    let small = PropertyBuf::from_iter([Property::MaximumPacketSize(8)]);
+    assert_eq!(told(small.as_properties()), None);
 }
 
 #[test]

@@ -28,6 +28,10 @@ struct Broker {
 
 impl Broker {
     async fn start() -> Self {
+        Self::limited(ClientLimits::DEFAULT).await
+    }
+
+    async fn limited(limits: ClientLimits) -> Self {
         // The process's provider is another test's too.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let data = tempfile::tempdir().expect("temporary folder");
@@ -43,7 +47,7 @@ impl Broker {
             connections_max: None,
             tls: Tls::default(),
             push: Push { allow_networks: Vec::new(), extra_ca: None },
-            limits: ClientLimits::DEFAULT,
+            limits,
         };
         let metrics = PrometheusBuilder::new().build_recorder().handle();
         let app = App::start(config, Arc::new(SystemClock::new()), metrics).await.expect("starts");
@@ -51,11 +55,18 @@ impl Broker {
     }
 
     async fn connect(&self, client: &Client) -> Connected {
+        let connected = self.try_connect(client).await;
+        assert!(connected.connack.starts_with("CONNACK 0x00"), "{}", connected.connack);
+        connected
+    }
+
+    async fn try_connect(&self, client: &Client) -> Connected {
         let address = self.app.addresses.plain.expect("plain MQTT is on");
         let mut connected = Connected {
             socket: TcpStream::connect(address).await.expect("connect"),
             version: client.version,
             input: Vec::new(),
+            connack: String::new(),
         };
         let mut properties = PropertyBuf::new();
         if client.version == Version::V5 {
@@ -67,7 +78,7 @@ impl Broker {
         let connect = Connect {
             version: client.version,
             clean_start: client.clean,
-            keep_alive: 60,
+            keep_alive: client.keep_alive,
             client_id: client.id,
             will: None,
             username: None,
@@ -75,8 +86,7 @@ impl Broker {
             properties: properties.as_properties(),
         };
         connected.send(&Packet::Connect(connect)).await;
-        let connack = connected.next().await.expect("CONNACK");
-        assert!(connack.starts_with("CONNACK 0x00"), "{connack}");
+        connected.connack = connected.next().await.expect("CONNACK");
         connected
     }
 }
@@ -86,11 +96,12 @@ struct Client {
     version: Version,
     clean: bool,
     receive_maximum: u16,
+    keep_alive: u16,
 }
 
 impl Client {
     fn new(id: &'static str, version: Version) -> Self {
-        Self { id, version, clean: true, receive_maximum: 100 }
+        Self { id, version, clean: true, receive_maximum: 100, keep_alive: 60 }
     }
 }
 
@@ -98,6 +109,7 @@ struct Connected {
     socket: TcpStream,
     version: Version,
     input: Vec<u8>,
+    connack: String,
 }
 
 impl Connected {
@@ -160,7 +172,17 @@ fn brief(packet: &Packet<'_>) -> String {
     let number = |id: PacketId| id.0.get();
     match packet {
         Packet::ConnAck(connack) => {
-            format!("CONNACK 0x{:02x} {}", connack.reason.code(), connack.session_present)
+            let properties = connack.properties;
+            format!(
+                "CONNACK 0x{:02x} {} keep alive {:?} receive {:?} packet {:?} aliases {:?} expiry {:?}",
+                connack.reason.code(),
+                connack.session_present,
+                properties.server_keep_alive(),
+                properties.receive_maximum(),
+                properties.maximum_packet_size(),
+                properties.topic_alias_maximum(),
+                properties.session_expiry_interval(),
+            )
         }
         Packet::Publish(publish) => {
             let payload = String::from_utf8_lossy(publish.payload.get(..8).unwrap_or(publish.payload));
@@ -211,6 +233,67 @@ async fn a_3_1_1_client_may_send_any_number_of_qos_2_messages_before_its_first_p
 }
 
 #[tokio::test]
+async fn what_is_configured_is_announced_and_held_to() {
+    let limits = ClientLimits {
+        packet_bytes_max: 1000,
+        receive_maximum: 7,
+        topic_alias_maximum: 0,
+        topic_levels_max: 4,
+        topic_bytes_max: 64,
+        subscriptions_per_session_max: 2,
+        session_expiry_seconds_max: 600,
+        keep_alive_seconds_max: 50,
+        ..ClientLimits::DEFAULT
+    };
+    let broker = Broker::limited(limits).await;
+    let lasting = Client { clean: false, ..Client::new("v5", Version::V5) };
+    let mut client = broker.connect(&lasting).await;
+    let announced = "keep alive Some(50) receive Some(7) packet Some(1000) aliases None expiry Some(600)";
+    assert_eq!(client.connack, format!("CONNACK 0x00 false {announced}"));
+    client.publish("a/b/c/d/e", QoS::AtLeastOnce, 1, false, b"").await;
+    assert_eq!(client.next().await.expect("alive"), "PUBACK 1 0x90");
+    client.publish(&"x".repeat(65), QoS::AtLeastOnce, 1, false, b"").await;
+    assert_eq!(client.next().await.expect("alive"), "PUBACK 1 0x90");
+    for (filter, answer) in
+        [("a/b/c/d/e", "[143]"), ("a/#", "[1]"), ("b", "[1]"), ("c", "[151]"), ("b", "[1]")]
+    {
+        client.subscribe(filter, qos(QoS::AtLeastOnce)).await;
+        assert_eq!(client.next().await.expect("alive"), format!("SUBACK {answer}"), "{filter}");
+    }
+    client.publish("a/b", QoS::AtLeastOnce, 1, false, &[b'x'; 1000]).await;
+    assert_eq!(client.next().await.expect("a reason"), "DISCONNECT 0x95");
+    let unlimited = Client { keep_alive: 0, ..Client::new("v5-unlimited", Version::V5) };
+    assert!(broker.connect(&unlimited).await.connack.contains("keep alive Some(50)"));
+    let modest = Client { keep_alive: 20, ..Client::new("v5-modest", Version::V5) };
+    assert!(broker.connect(&modest).await.connack.contains("keep alive None"));
+    let limits = ClientLimits { topic_alias_maximum: 5, ..ClientLimits::DEFAULT };
+    let broker = Broker::limited(limits).await;
+    assert!(broker.connect(&modest).await.connack.contains("aliases Some(5)"));
+}
+
+#[tokio::test]
+async fn a_tenant_has_only_so_many_sessions_and_a_place_that_is_left_is_free() {
+    let limits = ClientLimits { sessions_per_tenant_max: 2, ..ClientLimits::DEFAULT };
+    let broker = Broker::limited(limits).await;
+    let first = broker.connect(&Client::new("first", Version::V5)).await;
+    let stored = Client { clean: false, ..Client::new("stored", Version::V3) };
+    drop(broker.connect(&stored).await);
+    let third = Client::new("third", Version::V5);
+    assert!(broker.try_connect(&third).await.connack.starts_with("CONNACK 0x97"));
+    let old = Client::new("third", Version::V3);
+    assert!(broker.try_connect(&old).await.connack.starts_with("CONNACK 0x88"), "3.1.1 has return code 3");
+    // Its own session is not one more.
+    drop(broker.connect(&stored).await);
+    drop(first);
+    let freed = async {
+        while !broker.try_connect(&third).await.connack.starts_with("CONNACK 0x00") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, freed).await.expect("the first session's place is free");
+}
+
+#[tokio::test]
 async fn no_local_holds_back_what_the_connection_published_and_nothing_else() {
     let broker = Broker::start().await;
     let mut client = broker.connect(&Client::new("one", Version::V5)).await;
@@ -220,6 +303,23 @@ async fn no_local_holds_back_what_the_connection_published_and_nothing_else() {
     client.publish("t", QoS::AtLeastOnce, 1, false, b"mine").await;
     client.until("PUBACK").await;
     other.publish("t", QoS::AtLeastOnce, 1, false, b"theirs").await;
+    assert_eq!(client.next().await.expect("alive"), "PUBLISH t theirs");
+}
+
+#[tokio::test]
+async fn no_local_holds_for_what_is_read_from_the_log_and_for_what_an_earlier_connection_published() {
+    let broker = Broker::start().await;
+    let phone = Client { clean: false, ..Client::new("phone", Version::V5) };
+    let mut client = broker.connect(&phone).await;
+    client.subscribe("t", SubscriptionOptions { no_local: true, ..qos(QoS::AtLeastOnce) }).await;
+    client.until("SUBACK").await;
+    client.publish("t", QoS::AtLeastOnce, 1, false, b"mine").await;
+    client.until("PUBACK").await;
+    drop(client);
+    let mut other = broker.connect(&Client::new("other", Version::V5)).await;
+    other.publish("t", QoS::AtLeastOnce, 1, false, b"theirs").await;
+    other.until("PUBACK").await;
+    let mut client = broker.connect(&phone).await;
     assert_eq!(client.next().await.expect("alive"), "PUBLISH t theirs");
 }
 

@@ -178,7 +178,7 @@ async fn a_packet_over_the_announced_size_ends_the_connection_with_its_reason() 
     let topic = house.topic();
     for version in VERSIONS {
         let mut alice = Login::of(&house, "alice", "phone").version(version).connect(&house).await;
-        alice.send_publish(&topic, &vec![b'x'; 300 * 1024], QoS::AtLeastOnce).await;
+        alice.send_publish(&topic, &vec![b'x'; 1100 * 1024], QoS::AtLeastOnce).await;
         if version == Version::V5 {
             assert_eq!(alice.next().await, Heard::Disconnect(ReasonCode::PacketTooLarge));
         }
