@@ -14,12 +14,17 @@ pub struct InflightMessage {
     pub released: bool,
     /// Left from an earlier connection and not yet sent again on this one.
     pub(crate) to_resend: bool,
+    /// Not yet sent for the first time.
+    pub(crate) held: bool,
+    /// What is stored of it says as much as this does. What is not kept is not sent: neither the PUBLISH of
+    /// a QoS 2 message, and what follows it, nor its PUBREL.
+    pub(crate) kept: bool,
 }
 
 impl InflightMessage {
     /// What an earlier connection left in flight.
     pub fn left(packet_id: PacketId, offset: Offset, qos: QoS, released: bool) -> Self {
-        Self { packet_id, offset: Some(offset), qos, released, to_resend: true }
+        Self { packet_id, offset: Some(offset), qos, released, to_resend: true, held: false, kept: true }
     }
 }
 
@@ -74,8 +79,8 @@ impl Inflight {
         self.messages.iter().any(|message| message.to_resend)
     }
 
-    /// Takes a free packet id for a message that is being sent.
-    pub(crate) fn push(&mut self, offset: Option<Offset>, qos: QoS) -> PacketId {
+    /// Takes a free packet id for a message that is being sent, or will be once it is kept.
+    pub(crate) fn push(&mut self, offset: Option<Offset>, qos: QoS, held: bool) -> PacketId {
         assert!(self.messages.len() < usize::from(u16::MAX), "bounded by INFLIGHT_MAX");
         while self.messages.iter().any(|message| message.packet_id == self.next_packet_id) {
             self.next_packet_id = self.next_packet_id.next();
@@ -88,6 +93,8 @@ impl Inflight {
             qos,
             released: false,
             to_resend: false,
+            held,
+            kept: !held,
         });
         packet_id
     }
@@ -112,17 +119,44 @@ impl Inflight {
         }
     }
 
-    /// PUBREC with Success: the message is the client's, PUBREL follows. [MQTT-4.3.3-3]
-    pub(crate) fn release(&mut self, packet_id: PacketId) -> Result<(), AckError> {
+    /// PUBREC with Success: the message is the client's, PUBREL follows, once that is kept where it has to
+    /// be. Returns whether PUBREL may leave. [MQTT-4.3.3-3]
+    pub(crate) fn release(&mut self, packet_id: PacketId, keeps: bool) -> Result<bool, AckError> {
         match self.find(packet_id) {
             None => Err(AckError::NotFound),
             Some(message) if message.qos != QoS::ExactlyOnce => Err(AckError::WrongKind),
             Some(message) => {
+                if !message.released {
+                    message.kept = !keeps || message.offset.is_none();
+                }
                 message.released = true;
                 message.to_resend = false;
-                Ok(())
+                Ok(message.kept)
             }
         }
+    }
+
+    /// Those that are not kept, in order of sending.
+    pub(crate) fn unkept(&self) -> impl Iterator<Item = PacketId> {
+        self.messages.iter().filter(|message| !message.kept).map(|message| message.packet_id)
+    }
+
+    pub(crate) fn has_held(&self) -> bool {
+        self.messages.iter().any(|message| message.held)
+    }
+
+    /// It is sent for the first time.
+    pub(crate) fn sent(&mut self, packet_id: PacketId) {
+        if let Some(message) = self.find(packet_id) {
+            message.held = false;
+        }
+    }
+
+    /// Notes that it is kept, and returns it.
+    pub(crate) fn keep(&mut self, packet_id: PacketId) -> Option<InflightMessage> {
+        let message = self.find(packet_id)?;
+        message.kept = true;
+        Some(*message)
     }
 
     /// PUBREC with a failure: the client does not take the message; nothing follows.
@@ -176,25 +210,25 @@ mod tests {
     #[test]
     fn a_packet_id_is_reused_only_after_completion() {
         let mut inflight = Inflight::new();
-        let first = inflight.push(None, QoS::AtLeastOnce);
+        let first = inflight.push(None, QoS::AtLeastOnce, false);
         inflight.next_packet_id = first;
-        let second = inflight.push(None, QoS::AtLeastOnce);
+        let second = inflight.push(None, QoS::AtLeastOnce, false);
         assert_ne!(first, second);
         inflight.acknowledge(first).expect("in flight");
         inflight.next_packet_id = first;
-        assert_eq!(inflight.push(None, QoS::AtLeastOnce), first);
+        assert_eq!(inflight.push(None, QoS::AtLeastOnce, false), first);
     }
 
     #[test]
     fn an_acknowledgement_of_the_wrong_kind_changes_nothing() {
         let mut inflight = Inflight::new();
-        let once = inflight.push(Some(Offset(1)), QoS::AtLeastOnce);
-        let exactly = inflight.push(Some(Offset(2)), QoS::ExactlyOnce);
-        assert_eq!(inflight.release(once), Err(AckError::WrongKind));
+        let once = inflight.push(Some(Offset(1)), QoS::AtLeastOnce, false);
+        let exactly = inflight.push(Some(Offset(2)), QoS::ExactlyOnce, false);
+        assert_eq!(inflight.release(once, false), Err(AckError::WrongKind));
         assert_eq!(inflight.acknowledge(exactly), Err(AckError::WrongKind));
         assert_eq!(inflight.complete(exactly), Err(AckError::WrongKind));
         assert_eq!(inflight.len(), 2);
-        inflight.release(exactly).expect("in flight");
+        inflight.release(exactly, false).expect("in flight");
         inflight.complete(exactly).expect("released");
         inflight.acknowledge(once).expect("in flight");
         assert!(inflight.is_empty());
@@ -207,6 +241,6 @@ mod tests {
         assert_eq!((inflight.outstanding(), inflight.len()), (0, 1));
         inflight.resent(PacketId::FIRST);
         assert_eq!(inflight.outstanding(), 1);
-        assert_eq!(inflight.push(None, QoS::AtLeastOnce), PacketId::FIRST.next());
+        assert_eq!(inflight.push(None, QoS::AtLeastOnce, false), PacketId::FIRST.next());
     }
 }

@@ -8,6 +8,7 @@
 //! | a PUBLISH was stored, routed or refused | [`publish_decided`](Session::publish_decided) | – |
 //! | the connection ends before a PUBLISH was handed over, or with its refusal | [`publish_abandoned`](Session::publish_abandoned) | – |
 //! | a PUBREL was made durable | [`released`](Session::released) | – |
+//! | a message was [`Held`](Delivered::Held), or a PUBREC came ([`has_unkept`](Session::has_unkept)) | [`unkept`](Session::unkept); store what is in flight; [`kept`](Session::kept) for each | [`send_held`](Session::send_held) |
 //! | filters were granted or refused | [`subscribed`](Session::subscribed), [`unsubscribed`](Session::unsubscribed) | – |
 //! | a message is for this client | [`deliver`](Session::deliver) | keep it when the window is full |
 //! | the session was taken up again | [`resend_releases`](Session::resend_releases), then [`next_to_resend`](Session::next_to_resend) and [`resend`](Session::resend) until it yields nothing | only then `deliver` |
@@ -104,6 +105,9 @@ pub enum Delivered {
     Known,
     /// Larger than the client takes: as if it had been sent. [MQTT-3.1.2-25]
     TooLarge,
+    /// It has a packet id and a place in the window, and is sent once that is durable: after a crash the
+    /// client must get it under no other.
+    Held(PacketId),
     /// The client's Receive Maximum is reached: offer it again when the window moves. [MQTT-3.3.4-9]
     WindowFull,
 }
@@ -114,6 +118,11 @@ pub struct Session {
     inflight: Inflight,
     /// Every message up to here is sent, or not for this client.
     sent: Offset,
+    /// The session is stored: what a QoS 2 exchange has come to is made durable before the client is told.
+    keeps: bool,
+    has_unkept: bool,
+    /// Something may be held.
+    has_held: bool,
     will: Option<Box<Will>>,
     /// Nothing before the client's first alias.
     received_aliases: Option<Box<ReceivedAliases>>,
@@ -136,10 +145,18 @@ impl Session {
             negotiated,
             inflight: Inflight::resume(inflight),
             sent,
+            keeps: false,
+            has_unkept: false,
+            has_held: false,
             will,
             received_aliases: None,
             sent_aliases: (aliases_max > 0).then(|| Box::new(SentAliases::new(aliases_max))),
         }
+    }
+
+    /// The session is stored: exactly once is to hold across a crash. Called before anything else.
+    pub fn keep_exactly_once(&mut self) {
+        self.keeps = true;
     }
 
     pub fn negotiated(&self) -> &Negotiated {
@@ -295,14 +312,57 @@ impl Session {
         } else if self.inflight.len() >= usize::from(self.negotiated.send_maximum) {
             return Delivered::WindowFull;
         } else {
-            let packet_id = self.inflight.push(delivery.place.offset(), delivery.qos);
-            self.write_publish(delivery, own, Some(packet_id), false, out);
-            Delivered::Sent
+            let offset = delivery.place.offset();
+            let held = offset.is_some() && self.is_to_hold(delivery.qos);
+            let packet_id = self.inflight.push(offset, delivery.qos, held);
+            if held {
+                self.has_unkept = true;
+                self.has_held = true;
+                Delivered::Held(packet_id)
+            } else {
+                self.write_publish(delivery, own, Some(packet_id), false, out);
+                Delivered::Sent
+            }
         };
         if let Place::InOrder(offset) = delivery.place {
             self.sent = offset;
         }
         delivered
+    }
+
+    /// Is there something to be stored before the client is told?
+    pub fn has_unkept(&self) -> bool {
+        self.has_unkept
+    }
+
+    /// What is to be stored: all that is in flight as it is at this moment.
+    pub fn unkept(&mut self) -> Vec<PacketId> {
+        self.has_unkept = false;
+        self.inflight.unkept().collect()
+    }
+
+    /// One that `unkept` told of is stored. True for a message that is to be sent with `send_held`; the
+    /// PUBREL of a released one is sent.
+    pub fn kept(&mut self, packet_id: PacketId, out: &mut Vec<u8>) -> bool {
+        match self.inflight.keep(packet_id) {
+            Some(message) if message.released => {
+                self.acknowledge_with(Packet::PubRel, packet_id, ReasonCode::Success, out);
+                false
+            }
+            message => message.is_some_and(|message| message.held),
+        }
+    }
+
+    /// Sends a message that was held, for the first time; `None` gives it up.
+    pub fn send_held(&mut self, packet_id: PacketId, delivery: Option<&Delivery<'_>>, out: &mut Vec<u8>) {
+        match delivery {
+            Some(delivery) => {
+                let own = own_properties(delivery);
+                self.inflight.sent(packet_id);
+                self.write_publish(delivery, own, Some(packet_id), false, out);
+            }
+            None => self.inflight.forget(packet_id),
+        }
     }
 
     /// Nothing at or before `offset` that was not delivered is for this client.
@@ -373,6 +433,12 @@ impl Session {
         }
     }
 
+    /// A QoS 2 message of a stored session, and what must not overtake one.
+    fn is_to_hold(&mut self, qos: QoS) -> bool {
+        self.has_held = self.has_held && self.inflight.has_held();
+        self.keeps && (qos == QoS::ExactlyOnce || self.has_held)
+    }
+
     fn receive_publish<'a>(
         &mut self,
         publish: Publish<'a>,
@@ -430,9 +496,14 @@ impl Session {
                 Err(error) => Err(unexpected(error)),
             };
         }
-        match self.inflight.release(ack.packet_id) {
-            Ok(()) => {
+        match self.inflight.release(ack.packet_id, self.keeps) {
+            Ok(true) => {
                 self.acknowledge_with(Packet::PubRel, ack.packet_id, ReasonCode::Success, out);
+                Ok(Action::None)
+            }
+            // PUBREL is not to leave before it is certain that the message will not come again.
+            Ok(false) => {
+                self.has_unkept = true;
                 Ok(Action::None)
             }
             // The client remembers a message that this session does not: let it finish.

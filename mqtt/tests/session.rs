@@ -312,6 +312,53 @@ fn no_more_is_in_flight_than_the_client_s_receive_maximum() {
 }
 
 #[test]
+fn a_stored_session_s_qos_2_message_is_neither_sent_nor_released_before_that_is_kept() {
+    let mut session = session(Version::V5);
+    session.keep_exactly_once();
+    let mut out = Vec::new();
+    let exactly = message(Place::InOrder(Offset(1)), QoS::ExactlyOnce);
+    assert_eq!(session.deliver(&exactly, &mut out), Delivered::Held(id(1)));
+    // It must not overtake.
+    let once = message(Place::InOrder(Offset(2)), QoS::AtLeastOnce);
+    assert_eq!(session.deliver(&once, &mut out), Delivered::Held(id(2)));
+    assert!(session.has_unkept() && out.is_empty());
+    assert_eq!(session.unkept(), [id(1), id(2)]);
+    assert!(!session.has_unkept(), "it is being kept");
+    assert!(session.kept(id(1), &mut out) && out.is_empty());
+    session.send_held(id(1), Some(&exactly), &mut out);
+    assert!(session.kept(id(2), &mut out));
+    session.send_held(id(2), Some(&once), &mut out);
+    assert_eq!(sent(Version::V5, &mut out), ["PUBLISH 1 qos 2 dup false", "PUBLISH 2 qos 1 dup false"]);
+    let third = message(Place::InOrder(Offset(3)), QoS::AtLeastOnce);
+    assert_eq!(session.deliver(&third, &mut out), Delivered::Sent);
+    assert_eq!(sent(Version::V5, &mut out), ["PUBLISH 3 qos 1 dup false"]);
+    assert_eq!(session.receive(Packet::PubRec(ack(1)), &mut out), Ok(Action::None));
+    assert!(out.is_empty() && session.has_unkept());
+    assert_eq!(session.unkept(), [id(1)]);
+    assert!(!session.kept(id(1), &mut out));
+    assert_eq!(sent(Version::V5, &mut out), ["PUBREL 1"]);
+    // Asked again, it answers at once: that is kept already.
+    assert_eq!(session.receive(Packet::PubRec(ack(1)), &mut out), Ok(Action::None));
+    assert_eq!(sent(Version::V5, &mut out), ["PUBREL 1"]);
+    assert_eq!(session.receive(Packet::PubComp(ack(1)), &mut out), Ok(Action::WindowMoved));
+    assert_eq!(session.inflight().count(), 2);
+}
+
+#[test]
+fn a_held_message_that_is_given_up_frees_its_place() {
+    let negotiated = connect(Version::V5, Some(1), None).negotiated;
+    let mut session = Session::resume(negotiated, None, Offset(0), [], vec![]);
+    session.keep_exactly_once();
+    let mut out = Vec::new();
+    let exactly = message(Place::InOrder(Offset(1)), QoS::ExactlyOnce);
+    assert_eq!(session.deliver(&exactly, &mut out), Delivered::Held(id(1)));
+    assert!(!session.has_room());
+    assert!(session.kept(id(1), &mut out));
+    session.send_held(id(1), None, &mut out);
+    assert!(session.has_room() && out.is_empty());
+}
+
+#[test]
 fn a_message_too_large_for_the_client_is_passed_over_and_takes_no_slot() {
     let negotiated = connect(Version::V5, Some(1), Some(20)).negotiated;
     let mut session = Session::resume(negotiated, None, Offset(0), [], vec![]);

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use sotto_model::Offset;
+use sotto_model::{Offset, PacketId};
 
 use crate::reading::Page;
 use crate::record::Record;
@@ -24,6 +24,12 @@ pub(crate) enum Pace {
     Rejoining(Offset),
 }
 
+/// See [`sotto_mqtt::session::Delivered::Held`].
+pub(crate) struct Held {
+    pub(crate) packet_id: PacketId,
+    pub(crate) delivery: Delivery,
+}
+
 /// Empty, and without memory, while a session is live and idle.
 pub(crate) struct Backlog {
     pub(crate) pace: Pace,
@@ -35,6 +41,8 @@ pub(crate) struct Backlog {
     pub(crate) retained: VecDeque<Delivery>,
     /// What the mailbox holds goes before the log: it was there when the mailbox ran over.
     pub(crate) mailbox_first: bool,
+    /// Messages that have a packet id and are sent once that is durable, in their order.
+    pub(crate) held: VecDeque<Held>,
     /// Bodies of what was in flight when the session was taken up.
     pub(crate) inflight: HashMap<Offset, Arc<Record>>,
 }
@@ -48,6 +56,7 @@ impl Backlog {
             scanned_to: None,
             retained: VecDeque::new(),
             mailbox_first: false,
+            held: VecDeque::new(),
             inflight: inflight.into_iter().filter_map(|record| Some((record.offset()?, record))).collect(),
         }
     }

@@ -58,6 +58,8 @@ pub(crate) struct Live {
     /// PUBREL packets being made durable, and those that came meanwhile.
     pub(super) release: Option<BoxFuture<Option<Vec<PacketId>>>>,
     pub(super) to_release: Vec<PacketId>,
+    /// QoS 2 messages whose sending or release is being made durable.
+    pub(super) keeping: Option<BoxFuture<Result<Vec<PacketId>, Fenced>>>,
     /// A PUBLISH that must wait, with all input behind it.
     pub(super) stalled: Option<Box<Publication>>,
     pub(super) backlog: Backlog,
@@ -86,6 +88,9 @@ impl Live {
         };
         session.negotiated().accepted(welcome, out);
         session.resend_releases(out);
+        if owned.entry.is_stored() {
+            session.keep_exactly_once();
+        }
         owned.entry.go_live(present);
         let pace = if present { Pace::Behind } else { Pace::Live };
         Self {
@@ -98,6 +103,7 @@ impl Live {
             work: None,
             release: None,
             to_release: Vec::new(),
+            keeping: None,
             stalled: None,
             backlog: Backlog::new(pace, inflight),
             blocked_since_seconds: None,
@@ -202,6 +208,10 @@ impl Live {
             }
             moved |= self.send_backlog(cx, out);
             moved |= self.send_live(out);
+            match self.send_kept(cx, out) {
+                Ok(sent) => moved |= sent,
+                Err(Fenced) => return Turn::End(Farewell::Fenced),
+            }
             // What was cut short is continued, even if neither the socket nor the client has anything to say.
             moved |= out.len() >= WRITE_BYTES_MAX;
         }

@@ -1,20 +1,27 @@
 //! What a live connection sends: what was in flight, retained messages, the log, what comes live.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use sotto_model::{Clock, Offset, QoS, TopicPolicy};
+use sotto_model::{Clock, Offset, PacketId, QoS, TopicPolicy};
 use sotto_mqtt::packet::Version;
 use sotto_mqtt::session::{Delivered, Delivery as Outgoing, Place};
+use sotto_storage::session_store::{SessionOp, SessionReply};
 
-use crate::connection::backlog::Pace;
-use crate::connection::live::{Live, WRITE_BYTES_MAX};
+use crate::connection::backlog::{Held, Pace};
+use crate::connection::live::{BoxFuture, Live, WRITE_BYTES_MAX};
+use crate::connection::progress::progress;
+use crate::connection::subscribing::Fenced;
 use crate::metrics::{Drop, dropped, message_out};
 use crate::record::Record;
-use crate::session_entry::Grant;
+use crate::session_entry::{Delivery, Grant};
 
 /// Between a failed read of the log and the next.
 const FETCH_RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Between a failed write of what is in flight and the next.
+const KEEP_RETRY_AFTER: Duration = Duration::from_millis(500);
 
 impl Live {
     /// Sends again what was in flight, then retained messages, then the log. True when the log is to be
@@ -30,7 +37,7 @@ impl Live {
         }
         while self.session.has_room() && out.len() < WRITE_BYTES_MAX {
             let Some(delivery) = self.backlog.retained.pop_front() else {
-                self.backlog.retained = std::collections::VecDeque::new();
+                self.backlog.retained = VecDeque::new();
                 break;
             };
             let place = delivery.record.offset().map_or(Place::Unlogged, Place::Retained);
@@ -64,7 +71,7 @@ impl Live {
             && let Some(scanned_to) = self.backlog.scanned_to.take()
         {
             ended = true;
-            self.backlog.page = std::collections::VecDeque::new();
+            self.backlog.page = VecDeque::new();
             self.session.pass_over(scanned_to);
             self.owned.entry.set_unsaved(true);
             self.take_pace();
@@ -130,7 +137,68 @@ impl Live {
         false
     }
 
-    fn send(&mut self, record: &Record, grant: &Grant, place: Place, out: &mut Vec<u8>) {
+    /// Sends what waited until it was durable, and makes durable what is to be sent next. True when something
+    /// was sent.
+    pub(super) fn send_kept(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<bool, Fenced> {
+        let mut sent = false;
+        loop {
+            if self.keeping.is_none() && self.session.has_unkept() {
+                self.keeping = Some(self.keep());
+            }
+            let Some(keeping) = &mut self.keeping else { return Ok(sent) };
+            let Poll::Ready(kept) = keeping.as_mut().poll(cx) else { return Ok(sent) };
+            self.keeping = None;
+            for packet_id in kept? {
+                let held = self.session.kept(packet_id, out);
+                self.send_held(packet_id, held, out);
+                sent = true;
+            }
+            if self.backlog.held.is_empty() {
+                self.backlog.held = VecDeque::new();
+            }
+        }
+    }
+
+    /// Stores what is in flight, for as long as it takes: the client is not told of more than is stored.
+    fn keep(&mut self) -> BoxFuture<Result<Vec<PacketId>, Fenced>> {
+        let packet_ids = self.session.unkept();
+        let progress = Box::new(progress(&self.session, self.session.sent()));
+        let services = self.services.clone();
+        let session = self.owned.entry.stored();
+        Box::pin(async move {
+            let session = session.ok_or(Fenced)?;
+            loop {
+                match services.sessions.apply(SessionOp::Save(session, progress.clone())).await {
+                    Ok(SessionReply::Done) => return Ok(packet_ids),
+                    Ok(SessionReply::Fenced | SessionReply::Opened(_)) => return Err(Fenced),
+                    Err(_) => tokio::time::sleep(KEEP_RETRY_AFTER).await,
+                }
+            }
+        })
+    }
+
+    /// Those held before it were acknowledged unsent, by a client that is not to be helped.
+    fn send_held(&mut self, packet_id: PacketId, is_held: bool, out: &mut Vec<u8>) {
+        if !is_held {
+            return;
+        }
+        while let Some(Held { packet_id: next, delivery }) = self.backlog.held.pop_front() {
+            if next != packet_id {
+                continue;
+            }
+            let Delivery { record, grant } = delivery;
+            let remaining = record.expiry_remaining_seconds(self.services.clock.unix_now());
+            let Some(remaining) = remaining.ok().filter(|_| self.may_receive(&record)) else {
+                return self.session.send_held(packet_id, None, out);
+            };
+            let outgoing = self.granted(&record, &grant, Place::Unlogged, remaining);
+            self.session.send_held(packet_id, Some(&outgoing), out);
+            return message_out(grant.qos);
+        }
+        self.session.send_held(packet_id, None, out);
+    }
+
+    fn send(&mut self, record: &Arc<Record>, grant: &Grant, place: Place, out: &mut Vec<u8>) {
         let remaining = match record.expiry_remaining_seconds(self.services.clock.unix_now()) {
             Ok(remaining) if self.may_receive(record) => remaining,
             not_to_be_sent => {
@@ -143,15 +211,13 @@ impl Live {
                 return;
             }
         };
-        let outgoing = Outgoing {
-            qos: grant.qos,
-            retain: grant.retain,
-            subscription_identifiers: &grant.identifiers,
-            place,
-            ..self.outgoing(record, remaining)
-        };
+        let outgoing = self.granted(record, grant, place, remaining);
         match self.session.deliver(&outgoing, out) {
             Delivered::Sent => message_out(grant.qos),
+            Delivered::Held(packet_id) => {
+                let delivery = Delivery { record: record.clone(), grant: grant.clone() };
+                self.backlog.held.push_back(Held { packet_id, delivery });
+            }
             Delivered::TooLarge => dropped(Drop::TooLargeForClient),
             Delivered::Known | Delivered::WindowFull => {}
         }
@@ -177,6 +243,22 @@ impl Live {
             Outgoing { subscription_identifiers: &identifiers, ..self.outgoing(record, remaining) };
         self.session.resend(message, Some(&outgoing), out);
         message_out(message.qos);
+    }
+
+    fn granted<'r>(
+        &self,
+        record: &'r Record,
+        grant: &'r Grant,
+        place: Place,
+        remaining: Option<u32>,
+    ) -> Outgoing<'r> {
+        Outgoing {
+            qos: grant.qos,
+            retain: grant.retain,
+            subscription_identifiers: &grant.identifiers,
+            place,
+            ..self.outgoing(record, remaining)
+        }
     }
 
     fn outgoing<'r>(&self, record: &'r Record, remaining: Option<u32>) -> Outgoing<'r> {

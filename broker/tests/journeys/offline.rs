@@ -1,13 +1,14 @@
 //! Messages for someone who is not there, and a broker that is killed.
 
 use sotto_model::QoS;
+use sotto_mqtt::packet::Packet;
 use sotto_mqtt::reason::ReasonCode;
 
 use crate::support::database::Kind;
 use crate::support::house::House;
 use crate::support::mosquitto::{self, Subscriber};
 use crate::support::on_both_stores;
-use crate::support::phone::{Heard, Login};
+use crate::support::phone::{Heard, Login, Message, ack};
 
 on_both_stores!(
     what_came_while_offline_survives_a_kill_and_comes_in_order_once,
@@ -15,6 +16,7 @@ on_both_stores!(
     a_kill_under_a_connected_subscriber_loses_nothing_and_keeps_the_order,
     whatever_was_acknowledged_before_a_kill_is_there_after_it,
     a_subscriber_that_comes_and_goes_misses_nothing,
+    a_kill_at_any_step_of_a_qos_2_delivery_neither_repeats_nor_loses_it,
 );
 
 /// Of one publisher, in a burst.
@@ -54,6 +56,47 @@ async fn what_came_while_offline_survives_a_kill_and_comes_in_order_once(kind: K
     let mut bob = phone.connect(&house).await;
     alice.publish(&topic, b"the very last", QoS::AtLeastOnce).await;
     assert_eq!(bob.receive().await.text(), "the very last");
+}
+
+async fn a_kill_at_any_step_of_a_qos_2_delivery_neither_repeats_nor_loses_it(kind: Kind) {
+    let mut house = House::open(kind).await;
+    let topic = house.topic();
+    let phone = Login::of(&house, "bob", "phone").lasting();
+    let mut bob = phone.connect(&house).await;
+    bob.subscribe(&topic, QoS::ExactlyOnce).await;
+    let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+    alice.publish(&topic, b"first", QoS::ExactlyOnce).await;
+    let first = bob.message().await;
+    assert!(!first.dup);
+    let packet_id = first.packet_id.expect("of QoS 2");
+    house.kill_and_start().await;
+
+    // The client may hold the message under this packet id: it must come under no other, and no other
+    // message under this one.
+    let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+    alice.publish(&topic, b"second", QoS::ExactlyOnce).await;
+    let mut bob = phone.connect(&house).await;
+    let again = bob.message().await;
+    assert_eq!(again, Message { dup: true, ..first });
+    let second = bob.message().await;
+    assert_eq!((second.text().as_str(), second.dup), ("second", false));
+    assert_ne!(second.packet_id, Some(packet_id));
+    bob.send(&Packet::PubRec(ack(packet_id))).await;
+    bob.expect(Heard::PubRel(packet_id)).await;
+    house.kill_and_start().await;
+
+    // The client has let go of the message: it must not come again.
+    let mut bob = phone.connect(&house).await;
+    bob.expect(Heard::PubRel(packet_id)).await;
+    let again = bob.message().await;
+    assert_eq!(again, Message { dup: true, ..second });
+    bob.send(&Packet::PubComp(ack(packet_id))).await;
+    bob.acknowledge(&again).await;
+    bob.disconnect().await;
+
+    let mut bob = phone.connect(&house).await;
+    bob.ping().await;
+    assert!(bob.has_nothing_aside());
 }
 
 async fn a_stock_client_finds_what_came_while_it_was_offline(kind: Kind) {
