@@ -62,6 +62,10 @@ impl Inflight {
         self.messages.iter()
     }
 
+    pub(crate) fn newest(&self) -> Option<PacketId> {
+        self.messages.back().map(|message| message.packet_id)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }

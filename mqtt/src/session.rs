@@ -39,8 +39,8 @@ pub enum Action<'a> {
     Unsubscribe(Unsubscribe<'a>),
     /// Forget this QoS 2 packet id durably, then call `released`.
     Release(PacketId),
-    /// The client acknowledged: the window may have room again.
-    WindowMoved,
+    /// The client has done with the message of this packet id, or refused it: the window may have room again.
+    WindowMoved(PacketId),
     /// The client says goodbye. [MQTT-3.14.4-1]
     Disconnect {
         publish_will: bool,
@@ -84,15 +84,15 @@ pub enum Place {
     Unlogged,
     /// The session comes by it in the log's order.
     InOrder(Offset),
-    /// A retained message: in the log, out of its order.
-    Retained(Offset),
+    /// A retained message, or one of a shared subscription: in the log, out of the session's order.
+    OutOfOrder(Offset),
 }
 
 impl Place {
     fn offset(self) -> Option<Offset> {
         match self {
             Self::Unlogged => None,
-            Self::InOrder(offset) | Self::Retained(offset) => Some(offset),
+            Self::InOrder(offset) | Self::OutOfOrder(offset) => Some(offset),
         }
     }
 }
@@ -176,6 +176,11 @@ impl Session {
         self.inflight.iter()
     }
 
+    /// The packet id of the QoS 1 or 2 message that was delivered last, while it is in flight.
+    pub fn newest_packet_id(&self) -> Option<PacketId> {
+        self.inflight.newest()
+    }
+
     pub fn has_inflight(&self) -> bool {
         !self.inflight.is_empty()
     }
@@ -217,13 +222,13 @@ impl Session {
             Packet::Publish(publish) => self.receive_publish(publish, out),
             Packet::PubAck(ack) => match self.inflight.acknowledge(ack.packet_id) {
                 // It may answer a message that was given up since.
-                Ok(_) | Err(AckError::NotFound) => Ok(Action::WindowMoved),
+                Ok(_) | Err(AckError::NotFound) => Ok(Action::WindowMoved(ack.packet_id)),
                 Err(error) => Err(unexpected(error)),
             },
             Packet::PubRec(ack) => self.receive_pubrec(&ack, out),
             Packet::PubComp(ack) => match self.inflight.complete(ack.packet_id) {
                 // The client may answer a PUBREL that an earlier connection completed.
-                Ok(_) | Err(AckError::NotFound) => Ok(Action::WindowMoved),
+                Ok(_) | Err(AckError::NotFound) => Ok(Action::WindowMoved(ack.packet_id)),
                 Err(error) => Err(unexpected(error)),
             },
             Packet::PubRel(ack) => {
@@ -372,7 +377,15 @@ impl Session {
 
     /// May a QoS 1 or 2 message be delivered?
     pub fn has_room(&self) -> bool {
-        !self.inflight.has_to_resend() && self.inflight.len() < usize::from(self.negotiated.send_maximum)
+        self.room() > 0
+    }
+
+    /// How many QoS 1 and 2 messages may be delivered.
+    pub fn room(&self) -> usize {
+        if self.inflight.has_to_resend() {
+            return 0;
+        }
+        usize::from(self.negotiated.send_maximum).saturating_sub(self.inflight.len())
     }
 
     /// Sends PUBREL again for every message that an earlier connection released. [MQTT-4.4.0-1]
@@ -492,7 +505,7 @@ impl Session {
     fn receive_pubrec<'a>(&mut self, ack: &Ack<'_>, out: &mut Vec<u8>) -> Result<Action<'a>, Violation> {
         if ack.reason.is_error() {
             return match self.inflight.reject(ack.packet_id) {
-                Ok(_) | Err(AckError::NotFound) => Ok(Action::WindowMoved),
+                Ok(_) | Err(AckError::NotFound) => Ok(Action::WindowMoved(ack.packet_id)),
                 Err(error) => Err(unexpected(error)),
             };
         }

@@ -303,7 +303,7 @@ fn no_more_is_in_flight_than_the_client_s_receive_maximum() {
     assert_eq!(session.deliver(&message(Place::Unlogged, QoS::AtMostOnce), &mut out), Delivered::Sent);
     out.clear();
     // Acknowledged out of order.
-    assert_eq!(session.receive(Packet::PubAck(ack(2)), &mut out), Ok(Action::WindowMoved));
+    assert_eq!(session.receive(Packet::PubAck(ack(2)), &mut out), Ok(Action::WindowMoved(id(2))));
     assert_eq!(session.deliver(&third, &mut out), Delivered::Sent);
     assert_eq!(session.deliver(&third, &mut out), Delivered::Known);
     assert_eq!(sent(Version::V5, &mut out), ["PUBLISH 3 qos 1 dup false"]);

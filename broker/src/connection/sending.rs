@@ -40,7 +40,7 @@ impl Live {
                 self.backlog.retained = VecDeque::new();
                 break;
             };
-            let place = delivery.record.offset().map_or(Place::Unlogged, Place::Retained);
+            let place = delivery.record.offset().map_or(Place::Unlogged, Place::OutOfOrder);
             self.send(&delivery.record, &delivery.grant, place, out);
         }
         self.send_log(cx, out)
