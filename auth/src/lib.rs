@@ -3,6 +3,7 @@
 //! Everything here is decided in memory and at once: nothing awaits, does I/O or reads a clock. The
 //! permits that it hands out are what later steps demand instead of asking again.
 
+mod acl;
 pub mod authenticator;
 pub mod journal;
 pub mod limits;

@@ -6,24 +6,30 @@
 //! | `c/+/…`, `c/#`       | –                                    | everybody: *my* conversations    |
 //! | `u/<user>/…`         | the user, and who shares a           | the user                         |
 //! |                      | conversation with them               |                                  |
-//! | anything else        | nobody                               | nobody                           |
+//! | anything else        | as the tenant's access rules say, else nobody | the same                |
 //!
-//! In a tenant of [`TopicPolicy::Open`] everything is allowed but publishing to `$…`. A tenant that is
-//! not known is allowed nothing.
+//! Everything else under `c/` and `u/` is refused, rules or not. In a tenant of [`TopicPolicy::Open`]
+//! everything is allowed that its access rules do not deny. `$…` is published to by nobody. A tenant that
+//! is not known is allowed nothing.
+//!
+//! A subscription is granted when rules allow all of what it asks for. What they deny a part of is granted,
+//! and that part is withheld message by message.
 //!
 //! Reading takes a lock of one map shard for a lookup. Writers take turns; each change is seen whole by
 //! whoever asks after it returned.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use sotto_model::{
-    ConversationId, FilterScope, Offset, Principal, TenantId, TopicFilter, TopicName, TopicPolicy,
-    TopicScope, UserId,
+    AclEffect, AclRule, ConversationId, FilterScope, Offset, Principal, TenantId, TopicFilter, TopicName,
+    TopicPolicy, TopicScope, UserId,
 };
 
+use crate::acl::Acl;
 use crate::journal::{Journal, Load, LoadError};
 use crate::permit::{Denied, PublishPermit};
 
@@ -56,6 +62,8 @@ pub struct PolicySnapshot {
     pub tenants: Vec<(TenantId, TopicPolicy)>,
     pub conversations: Vec<(TenantId, ConversationId)>,
     pub memberships: Vec<Membership>,
+    /// In the order in which they are asked.
+    pub acl_rules: Vec<(TenantId, AclRule)>,
 }
 
 impl Policy {
@@ -85,7 +93,7 @@ impl Policy {
         self.change(Change::AddTenant(tenant, topics));
     }
 
-    /// With the tenant go its conversations.
+    /// With the tenant go its conversations and access rules.
     pub fn remove_tenant(&self, tenant: TenantId) {
         self.change(Change::RemoveTenant(tenant));
     }
@@ -114,14 +122,15 @@ impl Policy {
 
     pub fn permit_publish(&self, principal: &Principal, topic: &TopicName) -> Result<PublishPermit, Denied> {
         let tenant = principal.tenant;
-        let conversation = match self.topics(tenant).ok_or(Denied)? {
-            TopicPolicy::Open => {
-                // [MQTT-4.7.2-1] leaves topics that begin with '$' to the server.
-                if topic.as_str().starts_with('$') {
-                    return Err(Denied);
-                }
-                None
-            }
+        let topics = self.topics(tenant).ok_or(Denied)?;
+        // [MQTT-4.7.2-1] leaves topics that begin with '$' to the server.
+        if topic.as_str().starts_with('$') {
+            return Err(Denied);
+        }
+        let by_rule = || self.acl(tenant).and_then(|acl| acl.publish(principal, topic));
+        let conversation = match topics {
+            TopicPolicy::Open if by_rule() == Some(AclEffect::Deny) => return Err(Denied),
+            TopicPolicy::Open => None,
             TopicPolicy::Membership => match topic.scope() {
                 TopicScope::Conversation(conversation) => {
                     self.member_since(tenant, conversation, principal.user).ok_or(Denied)?;
@@ -133,24 +142,30 @@ impl Policy {
                 {
                     None
                 }
-                TopicScope::Inbox(_) | TopicScope::Other => return Err(Denied),
+                TopicScope::Inbox(_) => return Err(Denied),
+                TopicScope::Other if is_by_membership(topic.as_str()) => return Err(Denied),
+                TopicScope::Other if by_rule() == Some(AclEffect::Allow) => None,
+                TopicScope::Other => return Err(Denied),
             },
         };
         Ok(PublishPermit::new(tenant, principal.user, topic.clone(), conversation))
     }
 
     pub fn permit_subscribe(&self, principal: &Principal, filter: &TopicFilter) -> Result<(), Denied> {
-        let allowed = match self.topics(principal.tenant).ok_or(Denied)? {
-            TopicPolicy::Open => true,
+        let tenant = principal.tenant;
+        let by_rule = || self.acl(tenant).and_then(|acl| acl.subscribe(principal, filter));
+        let allowed = match self.topics(tenant).ok_or(Denied)? {
+            TopicPolicy::Open => by_rule() != Some(AclEffect::Deny),
             // A share would hand one member's messages to another.
-            TopicPolicy::Membership if filter.share_name().is_some() => false,
+            TopicPolicy::Membership if filter.share_name().is_some() && may_be_by_membership(filter) => false,
             TopicPolicy::Membership => match filter.scope() {
                 FilterScope::MyConversations => true,
                 FilterScope::Conversation(conversation) => {
-                    self.member_since(principal.tenant, conversation, principal.user).is_some()
+                    self.member_since(tenant, conversation, principal.user).is_some()
                 }
                 FilterScope::Inbox(owner) => owner == principal.user,
-                FilterScope::Other => false,
+                FilterScope::Other if is_by_membership(filter.as_str()) => false,
+                FilterScope::Other => by_rule() == Some(AclEffect::Allow),
             },
         };
         if allowed { Ok(()) } else { Err(Denied) }
@@ -158,17 +173,32 @@ impl Policy {
 
     /// Asked at every delivery, however the message came: live, caught up, retained or a will.
     pub fn may_receive(&self, principal: &Principal, topic: &TopicName, offset: Offset) -> bool {
-        match self.topics(principal.tenant) {
+        let tenant = principal.tenant;
+        let by_rule = || self.acl(tenant).and_then(|acl| acl.receive(principal, topic));
+        match self.topics(tenant) {
             None => false,
-            Some(TopicPolicy::Open) => true,
+            Some(TopicPolicy::Open) => by_rule() != Some(AclEffect::Deny),
             Some(TopicPolicy::Membership) => match topic.scope() {
                 TopicScope::Conversation(conversation) => self
-                    .member_since(principal.tenant, conversation, principal.user)
+                    .member_since(tenant, conversation, principal.user)
                     .is_some_and(|since| offset > since),
                 TopicScope::Inbox(owner) => owner == principal.user,
-                TopicScope::Other => false,
+                TopicScope::Other if is_by_membership(topic.as_str()) => false,
+                TopicScope::Other => by_rule() == Some(AclEffect::Allow),
             },
         }
+    }
+
+    /// Has any tenant access rules? Where none has, nobody pays for asking.
+    pub fn has_acl_rules(&self) -> bool {
+        self.tables.has_acls.load(Ordering::Acquire)
+    }
+
+    fn acl(&self, tenant: TenantId) -> Option<Arc<Acl>> {
+        if !self.has_acl_rules() {
+            return None;
+        }
+        self.tables.acls.get(&tenant).map(|acl| Arc::clone(&acl))
     }
 
     pub fn topics(&self, tenant: TenantId) -> Option<TopicPolicy> {
@@ -226,10 +256,24 @@ enum Change {
     RemoveUser(TenantId, UserId),
 }
 
+/// Governed by membership alone: whatever is under `c/` and `u/`.
+fn is_by_membership(topic_or_filter: &str) -> bool {
+    matches!(topic_or_filter.split('/').next(), Some("c" | "u"))
+}
+
+/// Can the filter match something that membership governs?
+fn may_be_by_membership(filter: &TopicFilter) -> bool {
+    is_by_membership(filter.as_str()) || filter.as_str().starts_with(['+', '#'])
+}
+
 /// The same memberships twice: by conversation for publish and delivery, by user for the rest.
 #[derive(Default)]
 struct Tables {
     tenants: DashMap<TenantId, TopicPolicy>,
+    /// Of tenants that have rules.
+    acls: DashMap<TenantId, Arc<Acl>>,
+    /// Is there an entry in `acls`?
+    has_acls: AtomicBool,
     conversations: DashMap<(TenantId, ConversationId), Arc<[Member]>>,
     users: DashMap<(TenantId, UserId), Arc<[Joined]>>,
 }
@@ -249,6 +293,7 @@ impl Tables {
             }
             Change::RemoveTenant(tenant) => {
                 self.tenants.remove(&tenant);
+                self.acls.remove(&tenant);
                 self.conversations.retain(|(of, _), _| *of != tenant);
                 self.users.retain(|(of, _), _| *of != tenant);
             }
@@ -296,6 +341,14 @@ impl Tables {
         self.tenants.retain(|tenant, _| loaded.tenants.contains_key(tenant));
         self.conversations.retain(|key, _| loaded.conversations.contains_key(key));
         self.users.retain(|key, _| loaded.users.contains_key(key));
+        // A tenant's rules come before the tenant: nothing is open for a moment that they deny.
+        let has_acls = !loaded.acls.is_empty();
+        self.has_acls.fetch_or(has_acls, Ordering::AcqRel);
+        self.acls.retain(|tenant, _| loaded.acls.contains_key(tenant));
+        for (tenant, acl) in loaded.acls {
+            self.acls.insert(tenant, acl);
+        }
+        self.has_acls.store(has_acls, Ordering::Release);
         for (tenant, topics) in loaded.tenants {
             self.tenants.insert(tenant, topics);
         }
@@ -319,8 +372,18 @@ impl From<PolicySnapshot> for Tables {
             conversations.entry((tenant, conversation)).or_default().push(Member { user, since });
             users.entry((tenant, user)).or_default().push(Joined { conversation, since });
         }
+        let mut rules: HashMap<_, Vec<AclRule>> = HashMap::new();
+        for (tenant, rule) in snapshot.acl_rules {
+            rules.entry(tenant).or_default().push(rule);
+        }
+        let acls: DashMap<_, _> = rules
+            .into_iter()
+            .filter_map(|(tenant, rules)| Some((tenant, Arc::new(Acl::new(&rules)?))))
+            .collect();
         Self {
             tenants: snapshot.tenants.into_iter().collect(),
+            has_acls: AtomicBool::new(!acls.is_empty()),
+            acls,
             conversations: conversations.into_iter().map(|(key, members)| (key, sorted(members))).collect(),
             users: users.into_iter().map(|(key, joined)| (key, sorted(joined))).collect(),
         }

@@ -127,6 +127,7 @@ impl Model {
                     since: Offset(*since),
                 })
                 .collect(),
+            acl_rules: Vec::new(),
         }
     }
 

@@ -47,6 +47,8 @@ opaque_id! {
     ConversationId,
     /// Drawn when a message is accepted; names it wherever it is stored.
     MessageId,
+    /// One access rule of a tenant.
+    AclRuleId,
 }
 
 /// The storage row of a session that outlives its connection.

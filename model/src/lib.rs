@@ -2,6 +2,8 @@
 //!
 //! Nothing here does I/O, reads a clock or draws a random number.
 
+pub mod acl;
+pub mod acl_filter;
 pub mod backoff;
 pub mod client_limits;
 pub mod clock;
@@ -13,10 +15,12 @@ pub mod qos;
 pub mod subscription;
 pub mod topic;
 
+pub use acl::{AclAction, AclEffect, AclRule};
+pub use acl_filter::{AclFilter, AclFilterError, Reach};
 pub use backoff::Backoff;
 pub use client_limits::{ClientLimits, LimitOutOfRange};
 pub use clock::{Clock, UnixMillis};
-pub use ids::{ClientId, ConversationId, DeviceId, MessageId, SessionId, TenantId, UserId};
+pub use ids::{AclRuleId, ClientId, ConversationId, DeviceId, MessageId, SessionId, TenantId, UserId};
 pub use offset::{Cursor, Generation, Offset, PacketId};
 pub use principal::{Principal, TopicPolicy};
 pub use qos::QoS;

@@ -34,6 +34,8 @@ pub const SESSION_EXPIRY_SECONDS_MAX: u32 = 180 * 24 * 3600;
 pub const DEVICES_PER_USER_MAX: usize = 32;
 /// Members one conversation may have.
 pub const CONVERSATION_MEMBERS_MAX: usize = 10_000;
+/// Access rules that one tenant may have in the store, and again in the configuration.
+pub const ACL_RULES_PER_TENANT_MAX: usize = 256;
 
 /// Messages in one commit.
 pub const BATCH_RECORDS_MAX: usize = 1024;
