@@ -23,10 +23,12 @@ pub enum AuditAction {
     MemberRemoved,
     PushRegistered,
     PushUnregistered,
+    AclRuleAdded,
+    AclRuleRemoved,
 }
 
 impl AuditAction {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::ConnectRefused,
         Self::PublishDenied,
         Self::SubscribeDenied,
@@ -41,6 +43,8 @@ impl AuditAction {
         Self::MemberRemoved,
         Self::PushRegistered,
         Self::PushUnregistered,
+        Self::AclRuleAdded,
+        Self::AclRuleRemoved,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -59,6 +63,8 @@ impl AuditAction {
             Self::MemberRemoved => "member.removed",
             Self::PushRegistered => "push.registered",
             Self::PushUnregistered => "push.unregistered",
+            Self::AclRuleAdded => "acl.rule_added",
+            Self::AclRuleRemoved => "acl.rule_removed",
         }
     }
 
@@ -74,7 +80,8 @@ pub struct AuditEvent {
     /// The user who acted; `None` for an operator, or before authentication.
     pub actor: Option<UserId>,
     pub action: AuditAction,
-    /// The tenant, user, device or conversation acted on, where it has an id; of a membership, the user.
+    /// The tenant, user, device, conversation or access rule acted on, where it has an id; of a membership,
+    /// the user.
     pub resource: Option<Uuid>,
     pub allowed: bool,
 }

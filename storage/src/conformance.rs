@@ -123,6 +123,9 @@ macro_rules! conformance_tests {
             a_membership_holds_since_the_head
             all_that_a_user_had_goes_with_the_user
             memberships_go_with_their_conversation
+            access_rules_stand_in_their_order
+            an_access_rule_is_a_tenant_s_own
+            a_tenant_has_a_bounded_number_of_access_rules
         );
         $crate::conformance_group!($fresh, push_registry,
             a_registration_replaces_the_one_before

@@ -1,7 +1,9 @@
-//! Tenants, users, devices, conversations, members.
+//! Tenants, users, devices, conversations, members, access rules.
 
 use async_trait::async_trait;
-use sotto_model::{ConversationId, DeviceId, Offset, TenantId, TopicPolicy, UnixMillis, UserId};
+use sotto_model::{
+    AclRule, AclRuleId, ConversationId, DeviceId, Offset, TenantId, TopicPolicy, UnixMillis, UserId,
+};
 
 use crate::error::StoreError;
 
@@ -56,6 +58,13 @@ pub struct Membership {
     pub since: Offset,
 }
 
+#[derive(Clone, Debug)]
+pub struct TenantAclRule {
+    pub id: AclRuleId,
+    pub tenant: TenantId,
+    pub rule: AclRule,
+}
+
 /// Everything that authentication and authorization decide by.
 #[derive(Clone)]
 pub struct DirectorySnapshot {
@@ -66,6 +75,8 @@ pub struct DirectorySnapshot {
     pub devices: Vec<Device>,
     pub conversations: Vec<Conversation>,
     pub memberships: Vec<Membership>,
+    /// Each tenant's in the order in which they are asked.
+    pub acl_rules: Vec<TenantAclRule>,
 }
 
 /// Every change raises the revision, and writes an audit row, in its own transaction. What is refused, or is
@@ -124,6 +135,20 @@ pub trait Directory: Send + Sync {
         tenant: TenantId,
         conversation: ConversationId,
         user: UserId,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError>;
+    /// Puts a rule at a position of the tenant's list, counted from 1 and moving those behind it; at its end
+    /// where it is `None` or beyond. `Exists` for an equal rule, `Full` beyond `ACL_RULES_PER_TENANT_MAX`.
+    async fn add_acl_rule(
+        &self,
+        rule: &TenantAclRule,
+        position: Option<usize>,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError>;
+    async fn remove_acl_rule(
+        &self,
+        tenant: TenantId,
+        rule: AclRuleId,
         now: UnixMillis,
     ) -> Result<(), DirectoryError>;
 }

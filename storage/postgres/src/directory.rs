@@ -1,15 +1,19 @@
-//! Tenants, users, devices, conversations, members.
+//! Tenants, users, devices, conversations, members, access rules.
 //!
 //! A change raises the directory's revision first: the lock on that one row puts changes in a sequence,
 //! so that what a change has looked at (a count, a row) still holds when it commits.
 
 use async_trait::async_trait;
-use sotto_model::limits::{CONVERSATION_MEMBERS_MAX, DEVICES_PER_USER_MAX};
-use sotto_model::{ConversationId, DeviceId, Offset, TenantId, TopicPolicy, UnixMillis, UserId};
+use sotto_model::limits::{ACL_RULES_PER_TENANT_MAX, CONVERSATION_MEMBERS_MAX, DEVICES_PER_USER_MAX};
+use sotto_model::{
+    AclFilter, AclRule, AclRuleId, ConversationId, DeviceId, Offset, TenantId, TopicPolicy, UnixMillis,
+    UserId,
+};
 use sotto_storage::StoreError;
 use sotto_storage::audit::AuditAction;
 use sotto_storage::directory::{
-    Conversation, Device, Directory, DirectoryError, DirectorySnapshot, Membership, Tenant, User,
+    Conversation, Device, Directory, DirectoryError, DirectorySnapshot, Membership, Tenant, TenantAclRule,
+    User,
 };
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
@@ -123,6 +127,28 @@ impl Directory for PostgresStore {
     ) -> Result<(), DirectoryError> {
         let mut held = self.control.hold("remove member").await?;
         let result = within(remove_member(held.connection(), tenant, conversation, user, now)).await;
+        held.settle(result)?
+    }
+
+    async fn add_acl_rule(
+        &self,
+        rule: &TenantAclRule,
+        position: Option<usize>,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let mut held = self.control.hold("add access rule").await?;
+        let result = within(add_acl_rule(held.connection(), rule, position, now)).await;
+        held.settle(result)?
+    }
+
+    async fn remove_acl_rule(
+        &self,
+        tenant: TenantId,
+        rule: AclRuleId,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let mut held = self.control.hold("remove access rule").await?;
+        let result = within(remove_acl_rule(held.connection(), tenant, rule, now)).await;
         held.settle(result)?
     }
 }
@@ -420,6 +446,77 @@ async fn remove_member(
     Ok(Ok(()))
 }
 
+async fn add_acl_rule(
+    connection: &mut PgConnection,
+    added: &TenantAclRule,
+    position: Option<usize>,
+    now: UnixMillis,
+) -> Change<()> {
+    let mut change = begin_change(connection).await?;
+    let tenant = added.tenant;
+    if !exists(&mut change, "SELECT FROM tenants WHERE tenant_id = $1 AND $1 = $2", tenant, tenant.0).await? {
+        return Ok(Err(DirectoryError::Missing("tenant")));
+    }
+    let rules: i64 = sqlx::query_scalar("SELECT count(*) FROM acl_rules WHERE tenant_id = $1")
+        .bind(tenant.0)
+        .fetch_one(&mut *change)
+        .await?;
+    let end = rules + 1;
+    let position = position.map_or(end, |position| column::limit(position).clamp(1, end));
+    sqlx::query("UPDATE acl_rules SET position = position + 1 WHERE tenant_id = $1 AND position >= $2")
+        .bind(tenant.0)
+        .bind(position)
+        .execute(&mut *change)
+        .await?;
+    let inserted = sqlx::query(
+        "INSERT INTO acl_rules (tenant_id, rule_id, position, effect, action, filter) \
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+    )
+    .bind(tenant.0)
+    .bind(added.id.0)
+    .bind(position)
+    .bind(added.rule.effect.as_str())
+    .bind(added.rule.action.as_str())
+    .bind(added.rule.filter.as_str())
+    .execute(&mut *change)
+    .await?;
+    if inserted.rows_affected() == 0 {
+        return Ok(Err(DirectoryError::Exists("access rule")));
+    }
+    if rules >= column::limit(ACL_RULES_PER_TENANT_MAX) {
+        return Ok(Err(DirectoryError::Full("list of access rules")));
+    }
+    insert_change(&mut change, tenant, AuditAction::AclRuleAdded, added.id.0, now).await?;
+    change.commit().await?;
+    Ok(Ok(()))
+}
+
+async fn remove_acl_rule(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    rule: AclRuleId,
+    now: UnixMillis,
+) -> Change<()> {
+    let mut change = begin_change(connection).await?;
+    let position: Option<i32> =
+        sqlx::query_scalar("DELETE FROM acl_rules WHERE tenant_id = $1 AND rule_id = $2 RETURNING position")
+            .bind(tenant.0)
+            .bind(rule.0)
+            .fetch_optional(&mut *change)
+            .await?;
+    let Some(position) = position else {
+        return Ok(Err(DirectoryError::Missing("access rule")));
+    };
+    sqlx::query("UPDATE acl_rules SET position = position - 1 WHERE tenant_id = $1 AND position > $2")
+        .bind(tenant.0)
+        .bind(position)
+        .execute(&mut *change)
+        .await?;
+    insert_change(&mut change, tenant, AuditAction::AclRuleRemoved, rule.0, now).await?;
+    change.commit().await?;
+    Ok(Ok(()))
+}
+
 async fn exists(
     connection: &mut PgConnection,
     subquery: &'static str,
@@ -461,6 +558,11 @@ async fn snapshot(connection: &mut PgConnection) -> Result<DirectorySnapshot, Fa
         sqlx::query_as("SELECT tenant_id, conversation_id, user_id, since_offset FROM memberships")
             .fetch_all(&mut *moment)
             .await?;
+    let acl_rules: Vec<(Uuid, Uuid, String, String, String)> = sqlx::query_as(
+        "SELECT tenant_id, rule_id, effect, action, filter FROM acl_rules ORDER BY tenant_id, position",
+    )
+    .fetch_all(&mut *moment)
+    .await?;
     moment.commit().await?;
     Ok(DirectorySnapshot {
         revision,
@@ -499,6 +601,17 @@ async fn snapshot(connection: &mut PgConnection) -> Result<DirectorySnapshot, Fa
                     user: UserId(user),
                     since: column::offset(since)?,
                 })
+            })
+            .collect::<Result<_, Fault>>()?,
+        acl_rules: acl_rules
+            .into_iter()
+            .map(|(tenant, id, effect, action, filter)| {
+                let rule = AclRule {
+                    effect: effect.parse().map_err(|_| Fault::Inconsistent("effect"))?,
+                    action: action.parse().map_err(|_| Fault::Inconsistent("action"))?,
+                    filter: AclFilter::parse(&filter).map_err(|_| Fault::Inconsistent("filter"))?,
+                };
+                Ok(TenantAclRule { id: AclRuleId(id), tenant: TenantId(tenant), rule })
             })
             .collect::<Result<_, Fault>>()?,
     })

@@ -23,7 +23,10 @@ struct Embedded;
 
 impl<'s> MigrationSource<'s> for Embedded {
     fn resolve(self) -> BoxFuture<'s, Result<Vec<Migration>, BoxDynError>> {
-        let sources = [(1, "schema", include_str!("../migrations/0001_schema.sql"))];
+        let sources = [
+            (1, "schema", include_str!("../migrations/0001_schema.sql")),
+            (2, "acl_rules", include_str!("../migrations/0002_acl_rules.sql")),
+        ];
         let migrations = sources
             .into_iter()
             .map(|(version, name, sql)| {

@@ -1,13 +1,17 @@
-//! Tenants, users, devices, conversations, members. Every change raises the revision and writes an audit
+//! Tenants, users, devices, conversations, members, access rules. Every change raises the revision and writes an audit
 //! row in its own transaction.
 
 use async_trait::async_trait;
-use sotto_model::limits::{CONVERSATION_MEMBERS_MAX, DEVICES_PER_USER_MAX};
-use sotto_model::{ConversationId, DeviceId, Offset, TenantId, TopicPolicy, UnixMillis, UserId};
+use sotto_model::limits::{ACL_RULES_PER_TENANT_MAX, CONVERSATION_MEMBERS_MAX, DEVICES_PER_USER_MAX};
+use sotto_model::{
+    AclFilter, AclRule, AclRuleId, ConversationId, DeviceId, Offset, TenantId, TopicPolicy, UnixMillis,
+    UserId,
+};
 use sotto_storage::StoreError;
 use sotto_storage::audit::{AuditAction, AuditEvent};
 use sotto_storage::directory::{
-    Conversation, Device, Directory, DirectoryError, DirectorySnapshot, Membership, Tenant, User,
+    Conversation, Device, Directory, DirectoryError, DirectorySnapshot, Membership, Tenant, TenantAclRule,
+    User,
 };
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteQueryResult;
@@ -16,7 +20,7 @@ use uuid::Uuid;
 use crate::audit::insert_audit;
 use crate::error::During;
 use crate::log_id::TenantNo;
-use crate::number::{from_row, offset};
+use crate::number::{from_row, offset, to_row};
 use crate::store::SqliteStore;
 use crate::tenants::TenantNumbers;
 
@@ -134,6 +138,28 @@ impl Directory for SqliteStore {
         let mut transaction = self.writer.begin("remove member").await?;
         let connection = transaction.connection();
         let result = remove_member(connection, &self.tenants, tenant, conversation, user, now).await;
+        transaction.finish(result).await
+    }
+
+    async fn add_acl_rule(
+        &self,
+        rule: &TenantAclRule,
+        position: Option<usize>,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let mut transaction = self.writer.begin("add access rule").await?;
+        let result = add_acl_rule(transaction.connection(), &self.tenants, rule, position, now).await;
+        transaction.finish(result).await
+    }
+
+    async fn remove_acl_rule(
+        &self,
+        tenant: TenantId,
+        rule: AclRuleId,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let mut transaction = self.writer.begin("remove access rule").await?;
+        let result = remove_acl_rule(transaction.connection(), &self.tenants, tenant, rule, now).await;
         transaction.finish(result).await
     }
 }
@@ -391,6 +417,75 @@ async fn remove_member(
     changed(connection, tenant, AuditAction::MemberRemoved, Some(user.0), now).await
 }
 
+async fn add_acl_rule(
+    connection: &mut SqliteConnection,
+    tenants: &TenantNumbers,
+    added: &TenantAclRule,
+    position: Option<usize>,
+    now: UnixMillis,
+) -> Result<(), DirectoryError> {
+    const OPERATION: &str = "add access rule";
+    let tenant_no = tenant_number(connection, tenants, added.tenant).await?;
+    let (rules,): (i64,) = sqlx::query_as("SELECT count(*) FROM acl_rules WHERE tenant_no = ?")
+        .bind(tenant_no.to_row())
+        .fetch_one(&mut *connection)
+        .await
+        .during(OPERATION)?;
+    let rules = from_row(rules, "count")?;
+    let end = rules + 1;
+    let position = to_row(position.map_or(end, |position| (position as u64).clamp(1, end)));
+    sqlx::query("UPDATE acl_rules SET position = position + 1 WHERE tenant_no = ? AND position >= ?")
+        .bind(tenant_no.to_row())
+        .bind(position)
+        .execute(&mut *connection)
+        .await
+        .during(OPERATION)?;
+    let inserted = sqlx::query(
+        "INSERT INTO acl_rules (tenant_no, rule_id, position, effect, action, filter)
+         VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+    )
+    .bind(tenant_no.to_row())
+    .bind(added.id.0)
+    .bind(position)
+    .bind(added.rule.effect.as_str())
+    .bind(added.rule.action.as_str())
+    .bind(added.rule.filter.as_str())
+    .execute(&mut *connection)
+    .await
+    .during(OPERATION)?;
+    one_row(&inserted, DirectoryError::Exists("access rule"))?;
+    if rules >= ACL_RULES_PER_TENANT_MAX as u64 {
+        return Err(DirectoryError::Full("list of access rules"));
+    }
+    changed(connection, added.tenant, AuditAction::AclRuleAdded, Some(added.id.0), now).await
+}
+
+async fn remove_acl_rule(
+    connection: &mut SqliteConnection,
+    tenants: &TenantNumbers,
+    tenant: TenantId,
+    rule: AclRuleId,
+    now: UnixMillis,
+) -> Result<(), DirectoryError> {
+    const OPERATION: &str = "remove access rule";
+    let tenant_no = tenant_number(connection, tenants, tenant).await?;
+    let deleted: Option<(i64,)> =
+        sqlx::query_as("DELETE FROM acl_rules WHERE tenant_no = ? AND rule_id = ? RETURNING position")
+            .bind(tenant_no.to_row())
+            .bind(rule.0)
+            .fetch_optional(&mut *connection)
+            .await
+            .during(OPERATION)?;
+    let (position,) = deleted.ok_or(DirectoryError::Missing("access rule"))?;
+    sqlx::query("UPDATE acl_rules SET position = position - 1 WHERE tenant_no = ? AND position > ?")
+        .bind(tenant_no.to_row())
+        .bind(position)
+        .execute(&mut *connection)
+        .await
+        .during(OPERATION)?;
+    changed(connection, tenant, AuditAction::AclRuleRemoved, Some(rule.0), now).await
+}
+
 async fn tenant_number(
     connection: &mut SqliteConnection,
     tenants: &TenantNumbers,
@@ -477,6 +572,13 @@ async fn snapshot(connection: &mut SqliteConnection) -> Result<DirectorySnapshot
     .fetch_all(&mut *connection)
     .await
     .during(OPERATION)?;
+    let acl_rules: Vec<(Uuid, Uuid, String, String, String)> = sqlx::query_as(
+        "SELECT tenants.tenant_id, rule_id, effect, action, filter
+         FROM acl_rules JOIN tenants USING (tenant_no) ORDER BY tenant_no, position",
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .during(OPERATION)?;
     Ok(DirectorySnapshot {
         revision,
         tenants: tenants
@@ -520,13 +622,23 @@ async fn snapshot(connection: &mut SqliteConnection) -> Result<DirectorySnapshot
                 })
             })
             .collect::<Result<_, StoreError>>()?,
+        acl_rules: acl_rules
+            .into_iter()
+            .map(|(tenant, id, effect, action, filter)| {
+                let rule = AclRule {
+                    effect: effect.parse().map_err(|_| StoreError::Inconsistent("effect"))?,
+                    action: action.parse().map_err(|_| StoreError::Inconsistent("action"))?,
+                    filter: AclFilter::parse(&filter).map_err(|_| StoreError::Inconsistent("filter"))?,
+                };
+                Ok(TenantAclRule { id: AclRuleId(id), tenant: TenantId(tenant), rule })
+            })
+            .collect::<Result<_, StoreError>>()?,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::number::to_row;
 
     #[tokio::test]
     async fn a_conversation_has_a_bounded_number_of_members() {

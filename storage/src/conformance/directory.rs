@@ -1,12 +1,15 @@
 //! Cases of [`Directory`](crate::directory::Directory).
 
-use sotto_model::limits::DEVICES_PER_USER_MAX;
-use sotto_model::{ConversationId, DeviceId, Offset, TenantId, TopicPolicy, UserId};
+use sotto_model::limits::{ACL_RULES_PER_TENANT_MAX, DEVICES_PER_USER_MAX};
+use sotto_model::{
+    AclAction, AclEffect, AclFilter, AclRule, AclRuleId, ConversationId, DeviceId, Offset, TenantId,
+    TopicPolicy, UserId,
+};
 use uuid::Uuid;
 
 use super::fixture::{Fixture, NOW, conversation_topic, later};
 use crate::audit::{AuditAction, AuditEvent};
-use crate::directory::{Conversation, DirectoryError, Tenant, User};
+use crate::directory::{Conversation, DirectoryError, Tenant, TenantAclRule, User};
 use crate::session_store::OpenSession;
 
 pub async fn every_change_raises_the_revision_and_writes_one_audit_row(f: Fixture) {
@@ -42,12 +45,21 @@ pub async fn every_change_raises_the_revision_and_writes_one_audit_row(f: Fixtur
 
     f.store.remove_user(tenant, user, later(9)).await.expect("remove user");
     watch.one_change(&f, tenant, AuditAction::UserRemoved, user.0, 9).await;
+
+    let rule = allowed(tenant, "telemetry/%u/#");
+    f.store.add_acl_rule(&rule, None, later(10)).await.expect("add access rule");
+    watch.one_change(&f, tenant, AuditAction::AclRuleAdded, rule.id.0, 10).await;
+
+    f.store.remove_acl_rule(tenant, rule.id, later(11)).await.expect("remove access rule");
+    watch.one_change(&f, tenant, AuditAction::AclRuleRemoved, rule.id.0, 11).await;
 }
 
 pub async fn a_refused_change_leaves_no_trace(f: Fixture) {
     let (clinic, ward) = (f.clinic, f.ward);
     let nobody = UserId(Uuid::new_v4());
     let nowhere = ConversationId(Uuid::new_v4());
+    let rule = allowed(clinic, "a");
+    f.store.add_acl_rule(&rule, None, NOW).await.expect("add access rule");
     let watch = Watch::new(&f).await;
 
     let same_id = Tenant { id: clinic, name: "another".into(), topics: TopicPolicy::Open };
@@ -67,6 +79,12 @@ pub async fn a_refused_change_leaves_no_trace(f: Fixture) {
     exists(&f.store.add_member(clinic, ward, f.bob.user, NOW).await);
     missing(&f.store.remove_member(clinic, ward, nobody, NOW).await);
     f.store.ensure_device(clinic, f.bob.user, "phone", NOW).await.expect("there already");
+    exists(&f.store.add_acl_rule(&allowed(clinic, "a"), Some(1), NOW).await);
+    exists(&f.store.add_acl_rule(&TenantAclRule { id: rule.id, ..allowed(clinic, "b") }, None, NOW).await);
+    missing(&f.store.add_acl_rule(&allowed(TenantId(Uuid::new_v4()), "a"), None, NOW).await);
+    missing(&f.store.remove_acl_rule(clinic, AclRuleId(Uuid::new_v4()), NOW).await);
+    let snapshot = f.store.snapshot().await.expect("snapshot");
+    assert_eq!(snapshot.acl_rules.len(), 1);
 
     watch.nothing_changed(&f).await;
 }
@@ -211,6 +229,54 @@ pub async fn memberships_go_with_their_conversation(f: Fixture) {
     assert_eq!(f.store.relay(10, NOW).await.expect("relay").wakeups, 0);
 }
 
+pub async fn access_rules_stand_in_their_order(f: Fixture) {
+    let rules: Vec<_> = ["a", "b", "c", "d", "e"].map(|filter| allowed(f.clinic, filter)).into();
+    // Where it is left open, where it is far beyond, in front, and between.
+    for (rule, position) in rules.iter().zip([None, Some(99), Some(1), Some(0), Some(3)]) {
+        f.store.add_acl_rule(rule, position, NOW).await.expect("add access rule");
+    }
+    assert_eq!(filters(&f, f.clinic).await, ["d", "c", "e", "a", "b"]);
+    f.store.remove_acl_rule(f.clinic, rules[2].id, NOW).await.expect("remove access rule");
+    f.store.add_acl_rule(&allowed(f.clinic, "f"), Some(3), NOW).await.expect("add access rule");
+    assert_eq!(filters(&f, f.clinic).await, ["d", "e", "f", "a", "b"]);
+
+    let denied = AclRule {
+        effect: AclEffect::Deny,
+        action: AclAction::Subscribe,
+        filter: AclFilter::parse("+/%c/100%%/#").expect("filter"),
+    };
+    let denied = TenantAclRule { id: AclRuleId(Uuid::new_v4()), tenant: f.clinic, rule: denied };
+    f.store.add_acl_rule(&denied, Some(1), NOW).await.expect("add access rule");
+    let snapshot = f.store.snapshot().await.expect("snapshot");
+    let first = &snapshot.acl_rules[0];
+    assert_eq!((first.id, first.tenant, &first.rule), (denied.id, f.clinic, &denied.rule));
+}
+
+pub async fn an_access_rule_is_a_tenant_s_own(f: Fixture) {
+    let rule = allowed(f.clinic, "a");
+    f.store.add_acl_rule(&rule, None, NOW).await.expect("add access rule");
+    f.store.add_acl_rule(&allowed(f.lab, "a"), None, NOW).await.expect("another tenant's");
+    f.store.add_acl_rule(&allowed(f.lab, "b"), Some(1), NOW).await.expect("another tenant's");
+    missing(&f.store.remove_acl_rule(f.lab, rule.id, NOW).await);
+    f.store.remove_acl_rule(f.clinic, rule.id, NOW).await.expect("remove access rule");
+    assert_eq!(filters(&f, f.lab).await, ["b", "a"]);
+    assert!(filters(&f, f.clinic).await.is_empty());
+}
+
+pub async fn a_tenant_has_a_bounded_number_of_access_rules(f: Fixture) {
+    for number in 0..ACL_RULES_PER_TENANT_MAX {
+        f.store
+            .add_acl_rule(&allowed(f.clinic, &format!("topic-{number}")), None, NOW)
+            .await
+            .expect("add access rule");
+    }
+    let watch = Watch::new(&f).await;
+    let beyond = f.store.add_acl_rule(&allowed(f.clinic, "one-more"), Some(1), NOW).await;
+    assert!(matches!(beyond, Err(DirectoryError::Full(_))));
+    watch.nothing_changed(&f).await;
+    assert_eq!(filters(&f, f.clinic).await[0], "topic-0");
+}
+
 /// Revision and audit, from one look to the next.
 struct Watch {
     revision: u64,
@@ -257,6 +323,19 @@ impl Watch {
 
 fn named(tenant: TenantId, id: UserId, name: &str) -> User {
     User { id, tenant, name: name.to_owned(), password_hash: "$argon2id$canary".to_owned() }
+}
+
+fn allowed(tenant: TenantId, filter: &str) -> TenantAclRule {
+    let filter = AclFilter::parse(filter).expect("filter");
+    let rule = AclRule { effect: AclEffect::Allow, action: AclAction::All, filter };
+    TenantAclRule { id: AclRuleId(Uuid::new_v4()), tenant, rule }
+}
+
+/// Of a tenant's rules, in their order.
+async fn filters(f: &Fixture, tenant: TenantId) -> Vec<String> {
+    let snapshot = f.store.snapshot().await.expect("snapshot");
+    let rules = snapshot.acl_rules.iter().filter(|rule| rule.tenant == tenant);
+    rules.map(|rule| rule.rule.filter.as_str().to_owned()).collect()
 }
 
 fn exists<T>(result: &Result<T, DirectoryError>) {
