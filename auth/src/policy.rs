@@ -142,10 +142,12 @@ impl Policy {
                 {
                     None
                 }
-                TopicScope::Inbox(_) => return Err(Denied),
-                TopicScope::Other if is_by_membership(topic.as_str()) => return Err(Denied),
-                TopicScope::Other if by_rule() == Some(AclEffect::Allow) => None,
-                TopicScope::Other => return Err(Denied),
+                TopicScope::Other
+                    if !is_by_membership(topic.as_str()) && by_rule() == Some(AclEffect::Allow) =>
+                {
+                    None
+                }
+                TopicScope::Inbox(_) | TopicScope::Other => return Err(Denied),
             },
         };
         Ok(PublishPermit::new(tenant, principal.user, topic.clone(), conversation))

@@ -167,12 +167,14 @@ impl App {
         let policy = Arc::new(Policy::new());
         let router = Arc::new(Router::new(policy.clone()));
         let registry = Arc::new(Registry::new(router.clone(), config.limits));
+        let configured_rules: Arc<[_]> = config.acl.as_slice().into();
         let directory = Arc::new(LiveDirectory {
             store: store.clone(),
             policy: policy.clone(),
             authenticator: Arc::new(Authenticator::new(VERIFIED_AGE_MAX)),
             devices: Arc::new(Devices::new(store.clone())),
             registry: registry.clone(),
+            configured_rules: configured_rules.clone(),
             changed: Notify::new(),
         });
         let operations = Arc::new(Operations {
@@ -180,6 +182,7 @@ impl App {
             keyring: keyring.clone(),
             clock: clock.clone(),
             guard: pusher.guard().clone(),
+            configured_rules,
             live: Some(directory.clone()),
         });
         if config.demo {

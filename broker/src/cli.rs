@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use serde_json::Value;
-use sotto_model::ConversationId;
+use sotto_model::{AclAction, AclEffect, AclRuleId, ConversationId};
 use sotto_wakeup::AddressGuard;
 
 use crate::app::{App, Backend, install_metrics, open_keyring, read_token};
@@ -59,6 +59,9 @@ enum Commands {
     /// Push registrations of devices
     #[command(subcommand)]
     Push(PushCommand),
+    /// Access rules of a tenant, for topics outside conversations and inboxes
+    #[command(subcommand)]
+    Acl(AclCommand),
     /// The newest audit rows
     Audit {
         #[arg(long)]
@@ -183,6 +186,29 @@ enum PushCommand {
     DeadLetters,
 }
 
+#[derive(Subcommand)]
+enum AclCommand {
+    /// The rules in the order in which they are asked: the first that matches decides
+    List { tenant: String },
+    Add {
+        tenant: String,
+        /// allow or deny
+        effect: AclEffect,
+        /// publish, subscribe (and receive) or all
+        action: AclAction,
+        /// Topic filter; %u is the user's id, %c the Client Identifier
+        filter: String,
+        /// Before the rule at this position; at the end where absent
+        #[arg(long, value_name = "N")]
+        position: Option<usize>,
+    },
+    Remove {
+        tenant: String,
+        /// As `list` says
+        id: AclRuleId,
+    },
+}
+
 impl Cli {
     pub(crate) async fn run(self) -> Result<()> {
         let Self { flags, json, command } = self;
@@ -260,6 +286,7 @@ fn check(flags: &Flags, serve_flags: &ServeFlags, json: bool) -> Result<()> {
         "data": config.data.display().to_string(),
         "store": store,
         "certificate": tls,
+        "acl_rules": config.acl.len(),
     });
     print_answer(&plan, json);
     Ok(())
@@ -304,6 +331,11 @@ fn operation(command: Commands) -> Result<Operation> {
         }
         Commands::Push(PushCommand::List { tenant }) => Operation::PushList { tenant },
         Commands::Push(PushCommand::DeadLetters) => Operation::PushDeadLetters {},
+        Commands::Acl(AclCommand::List { tenant }) => Operation::AclList { tenant },
+        Commands::Acl(AclCommand::Add { tenant, effect, action, filter, position }) => {
+            Operation::AclAdd { tenant, effect, action, filter, position }
+        }
+        Commands::Acl(AclCommand::Remove { tenant, id }) => Operation::AclRemove { tenant, rule: id },
         Commands::Audit { tenant, limit } => Operation::AuditList { tenant, limit },
     })
 }
@@ -338,7 +370,8 @@ async fn administer(flags: &Flags, operation: Operation) -> Result<Value> {
             let store = backend.store();
             let keyring = open_keyring(&data, store.clone(), &clock).await?;
             let guard = AddressGuard::new(config.push.allow_networks.iter().copied());
-            let operations = Operations { store, keyring, clock, guard, live: None };
+            let configured_rules = config.acl.into();
+            let operations = Operations { store, keyring, clock, guard, configured_rules, live: None };
             let answer = operations.run(operation).await;
             backend.close().await;
             Ok(answer?)

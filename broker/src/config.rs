@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use sotto_model::{ClientLimits, LimitOutOfRange};
+use sotto_model::limits::ACL_RULES_PER_TENANT_MAX;
+use sotto_model::{AclAction, AclEffect, AclFilter, AclRule, ClientLimits, LimitOutOfRange};
 
 const MQTTS_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8883);
 const PRIVATE_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
@@ -23,6 +24,8 @@ pub(crate) enum ConfigError {
     Refused(&'static str),
     #[error("limits.{0}")]
     Limit(#[from] LimitOutOfRange),
+    #[error("acl: tenant {0} has more than {ACL_RULES_PER_TENANT_MAX} rules")]
+    TooManyRules(String),
 }
 
 /// The file, as written. Unknown keys are refused by name.
@@ -45,6 +48,8 @@ struct File {
     push: PushFile,
     #[serde(default)]
     limits: LimitsFile,
+    #[serde(default)]
+    acl: Vec<AclFile>,
 }
 
 /// Each in the place of the default.
@@ -114,6 +119,23 @@ struct PushFile {
     extra_ca_file: Option<PathBuf>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AclFile {
+    tenant: String,
+    effect: AclEffect,
+    action: AclAction,
+    filter: AclFilter,
+}
+
+/// An access rule of the configuration: asked before those that the tenant has in the store.
+#[derive(Clone)]
+pub(crate) struct ConfiguredRule {
+    /// By name; it is looked up once the store is open.
+    pub(crate) tenant: String,
+    pub(crate) rule: AclRule,
+}
+
 pub(crate) struct Push {
     /// Networks that endpoints may lead to although they are not public.
     pub(crate) allow_networks: Vec<IpNet>,
@@ -166,6 +188,8 @@ pub(crate) struct Config {
     pub(crate) tls: Tls,
     pub(crate) push: Push,
     pub(crate) limits: ClientLimits,
+    /// In the order in which they are asked.
+    pub(crate) acl: Vec<ConfiguredRule>,
 }
 
 impl Config {
@@ -195,6 +219,7 @@ impl Config {
             tls: file.tls,
             push: Push { allow_networks: file.push.allow_networks, extra_ca },
             limits: file.limits.checked()?,
+            acl: file.acl.into_iter().map(ConfiguredRule::from).collect(),
         };
         config.check(file.environment.unwrap_or_default())?;
         Ok(config)
@@ -215,7 +240,18 @@ impl Config {
         if self.connections_max == Some(0) {
             return Err(ConfigError::Refused("connections_max must not be 0"));
         }
+        for ConfiguredRule { tenant, .. } in &self.acl {
+            if self.acl.iter().filter(|other| other.tenant == *tenant).count() > ACL_RULES_PER_TENANT_MAX {
+                return Err(ConfigError::TooManyRules(tenant.clone()));
+            }
+        }
         Ok(())
+    }
+}
+
+impl From<AclFile> for ConfiguredRule {
+    fn from(AclFile { tenant, effect, action, filter }: AclFile) -> Self {
+        Self { tenant, rule: AclRule { effect, action, filter } }
     }
 }
 
@@ -294,6 +330,30 @@ mod tests {
     }
 
     #[test]
+    fn access_rules_keep_their_order_and_their_mistakes_are_named() {
+        let rule = |effect: &str, action: &str, filter: &str| {
+            format!(
+                "[[acl]]\ntenant = \"lab\"\neffect = \"{effect}\"\naction = \"{action}\"\nfilter = \"{filter}\"\n"
+            )
+        };
+        let two = rule("deny", "all", "a/%u/#") + &rule("allow", "subscribe", "a/#");
+        let config = load(&two, &ServeFlags::default()).expect("valid");
+        let filters: Vec<_> = config.acl.iter().map(|configured| configured.rule.filter.as_str()).collect();
+        assert_eq!(filters, ["a/%u/#", "a/#"]);
+        for (text, culprit) in [
+            (rule("permit", "all", "a"), "permit"),
+            (rule("deny", "read", "a"), "read"),
+            (rule("deny", "all", "a/#/b"), "wildcard"),
+            (rule("deny", "all", "a/%x"), "'%'"),
+            ("[[acl]]\ntenant = \"lab\"\ntopic = \"a\"\n".to_owned(), "topic"),
+            (rule("deny", "all", "a").repeat(ACL_RULES_PER_TENANT_MAX + 1), "lab"),
+        ] {
+            let error = load(&text, &ServeFlags::default()).err().expect("refused").to_string();
+            assert!(error.contains(culprit) && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
     fn the_command_line_goes_before_the_file() {
         let serve =
             ServeFlags { mqtts: Some("127.0.0.1:2".parse().expect("address")), ..ServeFlags::default() };
@@ -319,5 +379,6 @@ mod tests {
         assert!(file.database_url_file.is_some() && file.push.extra_ca_file.is_some());
         assert_eq!(file.limits.checked(), Ok(ClientLimits::DEFAULT));
         assert!(!format!("{:?}", file.limits).contains("None"), "every limit is in the example");
+        assert_eq!(file.acl.len(), 2);
     }
 }

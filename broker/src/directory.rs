@@ -13,6 +13,7 @@ use sotto_storage::{Store, StoreError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::ConfiguredRule;
 use crate::devices::Devices;
 use crate::registry::Registry;
 use crate::session_entry::SessionEntry;
@@ -28,6 +29,8 @@ pub(crate) enum LoadError {
     Store(#[from] StoreError),
     #[error("directory holds a {0} that is not one")]
     Inconsistent(&'static str),
+    #[error("acl: no such tenant as {0}")]
+    NoSuchTenant(String),
     #[error("directory changes faster than it can be loaded")]
     Restless,
 }
@@ -38,6 +41,8 @@ pub(crate) struct LiveDirectory {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) devices: Arc<Devices>,
     pub(crate) registry: Arc<Registry>,
+    /// Asked before those in the store.
+    pub(crate) configured_rules: Arc<[ConfiguredRule]>,
     /// Rung by whoever changed something, to be followed at once.
     pub(crate) changed: Notify,
 }
@@ -50,7 +55,8 @@ impl LiveDirectory {
             let users_load = self.authenticator.begin_load();
             let snapshot = self.store.snapshot().await?;
             let users = credentials(&snapshot)?;
-            if self.policy.replace(policy_load, policy(&snapshot)).is_err()
+            let policy = policy(&snapshot, &self.configured_rules)?;
+            if self.policy.replace(policy_load, policy).is_err()
                 || self.authenticator.replace(users_load, users).is_err()
             {
                 continue;
@@ -100,8 +106,18 @@ impl LiveDirectory {
     }
 }
 
-fn policy(snapshot: &DirectorySnapshot) -> PolicySnapshot {
-    PolicySnapshot {
+fn policy(
+    snapshot: &DirectorySnapshot,
+    configured_rules: &[ConfiguredRule],
+) -> Result<PolicySnapshot, LoadError> {
+    let mut acl_rules = Vec::with_capacity(configured_rules.len() + snapshot.acl_rules.len());
+    for ConfiguredRule { tenant: name, rule } in configured_rules {
+        let tenant = snapshot.tenants.iter().find(|tenant| tenant.name == *name);
+        let tenant = tenant.ok_or_else(|| LoadError::NoSuchTenant(name.clone()))?;
+        acl_rules.push((tenant.id, rule.clone()));
+    }
+    acl_rules.extend(snapshot.acl_rules.iter().map(|stored| (stored.tenant, stored.rule.clone())));
+    Ok(PolicySnapshot {
         tenants: snapshot.tenants.iter().map(|tenant| (tenant.id, tenant.topics)).collect(),
         conversations: snapshot
             .conversations
@@ -118,7 +134,8 @@ fn policy(snapshot: &DirectorySnapshot) -> PolicySnapshot {
                 since: member.since,
             })
             .collect(),
-    }
+        acl_rules,
+    })
 }
 
 fn credentials(snapshot: &DirectorySnapshot) -> Result<Vec<UserCredentials>, LoadError> {

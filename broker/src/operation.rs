@@ -2,7 +2,7 @@
 //! between the two when a broker runs.
 
 use serde::{Deserialize, Serialize};
-use sotto_model::ConversationId;
+use sotto_model::{AclAction, AclEffect, AclRuleId, ConversationId};
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "snake_case", deny_unknown_fields)]
@@ -23,5 +23,8 @@ pub(crate) enum Operation {
     PushUnregister { tenant: String, user: String, device: String },
     PushList { tenant: String },
     PushDeadLetters {},
+    AclAdd { tenant: String, effect: AclEffect, action: AclAction, filter: String, position: Option<usize> },
+    AclList { tenant: String },
+    AclRemove { tenant: String, rule: AclRuleId },
     AuditList { tenant: Option<String>, limit: usize },
 }

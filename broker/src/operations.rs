@@ -5,15 +5,20 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sotto_auth::{DeviceName, PasswordError, PasswordHash, TenantName, UserName};
 use sotto_keyring::Keyring;
-use sotto_model::{Clock, ConversationId, TenantId, TopicPolicy, UserId};
+use sotto_model::{
+    AclFilter, AclFilterError, AclRule, AclRuleId, Clock, ConversationId, TenantId, TopicPolicy, UserId,
+};
 use sotto_storage::Store;
-use sotto_storage::directory::{Conversation, Device, DirectoryError, DirectorySnapshot, Tenant, User};
+use sotto_storage::directory::{
+    Conversation, Device, DirectoryError, DirectorySnapshot, Tenant, TenantAclRule, User,
+};
 use sotto_storage::error::StoreError;
 use sotto_storage::push_registry::Platform;
 use sotto_wakeup::{AddressGuard, AddressRefused, Endpoint, EndpointError, TokenVault};
 use uuid::Uuid;
 
 use crate::clock::SystemClock;
+use crate::config::ConfiguredRule;
 use crate::directory::LiveDirectory;
 use crate::operation::Operation;
 
@@ -33,6 +38,8 @@ pub(crate) enum OperationError {
     #[error(transparent)]
     Address(#[from] AddressRefused),
     #[error(transparent)]
+    AclFilter(#[from] AclFilterError),
+    #[error(transparent)]
     Directory(#[from] DirectoryError),
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -48,6 +55,7 @@ pub(crate) struct Operations {
     pub(crate) clock: Arc<SystemClock>,
     /// Where push endpoints may lead.
     pub(crate) guard: AddressGuard,
+    pub(crate) configured_rules: Arc<[ConfiguredRule]>,
     /// The running broker's memory; none when the store is administered directly.
     pub(crate) live: Option<Arc<LiveDirectory>>,
 }
@@ -163,6 +171,21 @@ impl Operations {
                     })
                     .collect())
             }
+            Operation::AclAdd { tenant, effect, action, filter, position } => {
+                let (_, tenant) = self.tenant(&tenant).await?;
+                let rule = AclRule { effect, action, filter: AclFilter::parse(&filter)? };
+                let rule = TenantAclRule { id: AclRuleId(Uuid::new_v4()), tenant, rule };
+                self.store.add_acl_rule(&rule, position, now).await?;
+                self.follow().await;
+                Ok(json!({"id": rule.id}))
+            }
+            Operation::AclList { tenant } => self.list_acl_rules(&tenant).await,
+            Operation::AclRemove { tenant, rule } => {
+                let (_, tenant) = self.tenant(&tenant).await?;
+                self.store.remove_acl_rule(tenant, rule, now).await?;
+                self.follow().await;
+                Ok(json!({"id": rule}))
+            }
             Operation::AuditList { tenant, limit } => {
                 let tenant = match tenant {
                     Some(name) => Some(self.tenant(&name).await?.1),
@@ -203,6 +226,21 @@ impl Operations {
         self.store.create_user(&user, self.clock.unix_now()).await?;
         self.follow().await;
         Ok(json!({"user": user.name, "id": user.id}))
+    }
+
+    /// In the order in which they are asked. Only those of the store have a position and an id: the others
+    /// are changed where they are written.
+    async fn list_acl_rules(&self, name: &str) -> Result<Value, OperationError> {
+        let (directory, tenant) = self.tenant(name).await?;
+        let row = |rule: &AclRule, position: Option<usize>, id: Option<AclRuleId>| {
+            json!({"position": position, "effect": rule.effect, "action": rule.action,
+                   "filter": rule.filter, "id": id})
+        };
+        let configured = self.configured_rules.iter().filter(|configured| configured.tenant == name);
+        let configured = configured.map(|configured| row(&configured.rule, None, None));
+        let stored = directory.acl_rules.iter().filter(|stored| stored.tenant == tenant);
+        let stored = (1..).zip(stored).map(|(at, stored)| row(&stored.rule, Some(at), Some(stored.id)));
+        Ok(configured.chain(stored).collect())
     }
 
     async fn register_push(

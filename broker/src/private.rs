@@ -14,7 +14,7 @@ use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sotto_model::ConversationId;
+use sotto_model::{AclAction, AclEffect, AclRuleId, ConversationId};
 use sotto_storage::Store;
 use sotto_storage::directory::DirectoryError;
 use subtle::ConstantTimeEq;
@@ -65,6 +65,8 @@ fn app(private: Private) -> Router {
             "/tenants/{tenant}/conversations/{conversation}/members/{user}",
             put(add_member).delete(remove_member),
         )
+        .route("/tenants/{tenant}/acl", get(acl_rules).post(add_acl_rule))
+        .route("/tenants/{tenant}/acl/{rule}", delete(remove_acl_rule))
         .route("/dead-letters", get(dead_letters))
         .route("/audit", get(audit))
         .route("/operations", post(any))
@@ -124,7 +126,7 @@ impl Private {
 impl IntoResponse for OperationError {
     fn into_response(self) -> Response {
         let status = match &self {
-            Self::Name(_) | Self::Password(_) | Self::Endpoint(_) | Self::Address(_) => {
+            Self::Name(_) | Self::Password(_) | Self::Endpoint(_) | Self::Address(_) | Self::AclFilter(_) => {
                 StatusCode::BAD_REQUEST
             }
             Self::Missing(_) | Self::Directory(DirectoryError::Missing(_)) => StatusCode::NOT_FOUND,
@@ -253,6 +255,28 @@ async fn remove_member(
     Path((tenant, conversation, user)): Path<(String, ConversationId, String)>,
 ) -> Answer {
     private.run(Operation::MemberRemove { tenant, conversation, user }).await
+}
+
+async fn acl_rules(private: Has, Path(tenant): Path<String>) -> Answer {
+    private.run(Operation::AclList { tenant }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewAclRule {
+    effect: AclEffect,
+    action: AclAction,
+    filter: String,
+    position: Option<usize>,
+}
+
+async fn add_acl_rule(private: Has, Path(tenant): Path<String>, Json(new): Json<NewAclRule>) -> Answer {
+    let NewAclRule { effect, action, filter, position } = new;
+    private.run(Operation::AclAdd { tenant, effect, action, filter, position }).await
+}
+
+async fn remove_acl_rule(private: Has, Path((tenant, rule)): Path<(String, AclRuleId)>) -> Answer {
+    private.run(Operation::AclRemove { tenant, rule }).await
 }
 
 async fn dead_letters(private: Has) -> Answer {

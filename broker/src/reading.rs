@@ -132,6 +132,10 @@ impl Services {
     ) -> Result<Vec<Arc<Record>>, StoreError> {
         let mut records = Vec::with_capacity(messages.len());
         for message in messages {
+            // What is not for this client stays sealed. It is asked once more when it is sent.
+            if !self.policy.may_receive(principal, &message.topic, message.offset) {
+                continue;
+            }
             if let Some(record) = self.open(principal, message).await? {
                 records.push(record);
             }

@@ -281,7 +281,7 @@ impl Live {
     /// Decided again at delivery: a member may have been removed since the message was queued.
     fn may_receive(&self, record: &Record) -> bool {
         let principal = &self.owned.entry.principal;
-        if principal.topics == TopicPolicy::Open {
+        if principal.topics == TopicPolicy::Open && !self.services.policy.has_acl_rules() {
             return true;
         }
         let offset = record.offset().unwrap_or(Offset(u64::MAX));

@@ -48,6 +48,7 @@ impl Broker {
             tls: Tls::default(),
             push: Push { allow_networks: Vec::new(), extra_ca: None },
             limits,
+            acl: Vec::new(),
         };
         let metrics = PrometheusBuilder::new().build_recorder().handle();
         let app = App::start(config, Arc::new(SystemClock::new()), metrics).await.expect("starts");

@@ -1,5 +1,6 @@
 //! The journeys: the broker's process, real databases, and clients that others wrote.
 
+mod access_rules;
 mod delivery;
 mod membership;
 mod newcomer;

@@ -115,9 +115,22 @@ async fn a_configuration_that_cannot_be_is_refused_with_its_key() {
             assert!(said.contains(culprit), "{culprit} in {said}");
         }
     }
+    let said = refused_config(folder.path(), "[[acl]]\ntenant = \"demo\"\neffect = \"deny\"\n").await;
+    assert!(said.contains("line 1") && said.contains("action"), "{said}");
     let said = refused(folder.path(), &["--config", "nowhere.toml"]).await;
     assert!(said.contains("nowhere.toml") && said.contains("not found"), "{said}");
     assert!(!folder.path().join("sotto-data/sotto.db").exists(), "nothing is made by a refused start");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_access_rule_of_a_tenant_that_is_not_there_is_refused() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    // The lab is there only where it is asked for.
+    for tenant in ["clinics", "lab"] {
+        let rule = "effect = \"deny\"\naction = \"all\"\nfilter = \"a\"\n";
+        let said = refused_config(folder.path(), &format!("[[acl]]\ntenant = \"{tenant}\"\n{rule}")).await;
+        assert!(said.contains("acl") && said.contains(tenant), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

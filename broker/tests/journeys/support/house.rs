@@ -199,6 +199,14 @@ impl House {
         elsewhere.sotto(arguments).await
     }
 
+    /// The id of a user of the demo tenant.
+    pub(crate) async fn user_id(&self, name: &str) -> String {
+        let users = self.sotto(&["user", "list", "--tenant", "demo"]).await;
+        let users = users.as_array().expect("rows");
+        let user = users.iter().find(|row| row["user"] == name).expect("the user");
+        user["id"].as_str().expect("an id").to_owned()
+    }
+
     /// A new conversation of the demo tenant; its id.
     pub(crate) async fn add_conversation(&self, members: &[&str]) -> String {
         let made = self.sotto(&["conversation", "add", "--tenant", "demo"]).await;

@@ -99,6 +99,11 @@ impl Login {
         }
     }
 
+    /// A client of the lab.
+    pub(crate) fn anonymous(client_id: &str) -> Self {
+        Self { username: None, password: None, ..Self::with("", client_id, "") }
+    }
+
     pub(crate) fn v3(mut self) -> Self {
         self.version = Version::V3;
         self
