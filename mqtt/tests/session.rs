@@ -340,7 +340,7 @@ fn a_stored_session_s_qos_2_message_is_neither_sent_nor_released_before_that_is_
     // Asked again, it answers at once: that is kept already.
     assert_eq!(session.receive(Packet::PubRec(ack(1)), &mut out), Ok(Action::None));
     assert_eq!(sent(Version::V5, &mut out), ["PUBREL 1"]);
-    assert_eq!(session.receive(Packet::PubComp(ack(1)), &mut out), Ok(Action::WindowMoved));
+    assert_eq!(session.receive(Packet::PubComp(ack(1)), &mut out), Ok(Action::WindowMoved(id(1))));
     assert_eq!(session.inflight().count(), 2);
 }
 
