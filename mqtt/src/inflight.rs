@@ -10,6 +10,8 @@ pub struct InflightMessage {
     /// `None` for a message that is in no log: it is gone with the connection.
     pub offset: Option<Offset>,
     pub qos: QoS,
+    /// It was sent with RETAIN, and will be when it is sent again.
+    pub retain: bool,
     /// PUBREC has come and PUBREL was sent.
     pub released: bool,
     /// Left from an earlier connection and not yet sent again on this one.
@@ -23,8 +25,9 @@ pub struct InflightMessage {
 
 impl InflightMessage {
     /// What an earlier connection left in flight.
-    pub fn left(packet_id: PacketId, offset: Offset, qos: QoS, released: bool) -> Self {
-        Self { packet_id, offset: Some(offset), qos, released, to_resend: true, held: false, kept: true }
+    pub fn left(packet_id: PacketId, offset: Offset, qos: QoS, retain: bool, released: bool) -> Self {
+        let offset = Some(offset);
+        Self { packet_id, offset, qos, retain, released, to_resend: true, held: false, kept: true }
     }
 }
 
@@ -84,7 +87,7 @@ impl Inflight {
     }
 
     /// Takes a free packet id for a message that is being sent, or will be once it is kept.
-    pub(crate) fn push(&mut self, offset: Option<Offset>, qos: QoS, held: bool) -> PacketId {
+    pub(crate) fn push(&mut self, offset: Option<Offset>, qos: QoS, retain: bool, held: bool) -> PacketId {
         assert!(self.messages.len() < usize::from(u16::MAX), "bounded by INFLIGHT_MAX");
         while self.messages.iter().any(|message| message.packet_id == self.next_packet_id) {
             self.next_packet_id = self.next_packet_id.next();
@@ -95,6 +98,7 @@ impl Inflight {
             packet_id,
             offset,
             qos,
+            retain,
             released: false,
             to_resend: false,
             held,
@@ -214,13 +218,13 @@ mod tests {
     #[test]
     fn a_packet_id_is_reused_only_after_completion() {
         let mut inflight = Inflight::new();
-        let first = inflight.push(None, QoS::AtLeastOnce, false);
+        let first = inflight.push(None, QoS::AtLeastOnce, false, false);
         inflight.next_packet_id = first;
-        let second = inflight.push(None, QoS::AtLeastOnce, false);
+        let second = inflight.push(None, QoS::AtLeastOnce, false, false);
         assert_ne!(first, second);
         inflight.acknowledge(first).expect("in flight");
         inflight.next_packet_id = first;
-        assert_eq!(inflight.push(None, QoS::AtLeastOnce, false), first);
+        assert_eq!(inflight.push(None, QoS::AtLeastOnce, false, false), first);
     }
 
     #[test]
@@ -240,11 +244,11 @@ mod tests {
 
     #[test]
     fn what_an_earlier_connection_left_does_not_count_until_it_is_sent_again() {
-        let left = InflightMessage::left(PacketId::FIRST, Offset(9), QoS::AtLeastOnce, false);
+        let left = InflightMessage::left(PacketId::FIRST, Offset(9), QoS::AtLeastOnce, false, false);
         let mut inflight = Inflight::resume([left]);
         assert_eq!((inflight.outstanding(), inflight.len()), (0, 1));
         inflight.resent(PacketId::FIRST);
         assert_eq!(inflight.outstanding(), 1);
-        assert_eq!(inflight.push(None, QoS::AtLeastOnce, false), PacketId::FIRST.next());
+        assert_eq!(inflight.push(None, QoS::AtLeastOnce, false, false), PacketId::FIRST.next());
     }
 }

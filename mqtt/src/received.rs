@@ -36,6 +36,8 @@ pub(crate) struct Received {
     unacknowledged: VecDeque<Unacknowledged>,
     /// PUBREC sent, PUBREL not come; each id once.
     unreleased: Vec<PacketId>,
+    /// PUBREL come, not yet durable; each id once.
+    releasing: Vec<PacketId>,
     /// PUBLISH packets with QoS > 0 that a version 5 client may still send. [MQTT-3.3.4-7]
     quota: u16,
     quota_max: u16,
@@ -43,7 +45,7 @@ pub(crate) struct Received {
 
 impl Received {
     pub(crate) fn resume(quota: u16, unreleased: Vec<PacketId>) -> Self {
-        Self { unacknowledged: VecDeque::new(), unreleased, quota, quota_max: quota }
+        Self { unacknowledged: VecDeque::new(), unreleased, releasing: Vec::new(), quota, quota_max: quota }
     }
 
     pub(crate) fn quota(&self) -> u16 {
@@ -65,7 +67,7 @@ impl Received {
     /// Registers a QoS 1 or 2 PUBLISH. The caller has checked the quota.
     pub(crate) fn arrived(&mut self, packet_id: PacketId, exactly_once: bool) -> Arrival {
         if exactly_once {
-            if self.unreleased.contains(&packet_id) {
+            if self.awaits_release(packet_id) {
                 return Arrival::Answered;
             }
             let pending = |entry: &Unacknowledged| entry.exactly_once && entry.packet_id == packet_id;
@@ -119,18 +121,23 @@ impl Received {
         Some(Answer::PubRec(entry.packet_id, outcome))
     }
 
-    /// Is a PUBREL for this packet id expected?
+    /// Was the PUBREC sent and the PUBCOMP not?
     pub(crate) fn awaits_release(&self, packet_id: PacketId) -> bool {
-        self.unreleased.contains(&packet_id)
+        self.unreleased.contains(&packet_id) || self.releasing.contains(&packet_id)
+    }
+
+    /// PUBREL has come: the client will not send the message again. False when none is expected.
+    pub(crate) fn release(&mut self, packet_id: PacketId) -> bool {
+        if take(&mut self.unreleased, packet_id) {
+            self.releasing.push(packet_id);
+            return true;
+        }
+        self.releasing.contains(&packet_id)
     }
 
     /// PUBREL has come and is durable; PUBCOMP may leave. [MQTT-4.3.3-11]
     pub(crate) fn released(&mut self, packet_id: PacketId) {
-        if let Some(at) = self.unreleased.iter().position(|id| *id == packet_id) {
-            self.unreleased.swap_remove(at);
-            if self.unreleased.is_empty() {
-                self.unreleased = Vec::new();
-            }
+        if take(&mut self.releasing, packet_id) {
             self.give_back();
         }
     }
@@ -138,4 +145,14 @@ impl Received {
     fn give_back(&mut self) {
         self.quota = self.quota.saturating_add(1).min(self.quota_max);
     }
+}
+
+/// True when it was there.
+fn take(packet_ids: &mut Vec<PacketId>, packet_id: PacketId) -> bool {
+    let Some(at) = packet_ids.iter().position(|id| *id == packet_id) else { return false };
+    packet_ids.swap_remove(at);
+    if packet_ids.is_empty() {
+        *packet_ids = Vec::new();
+    }
+    true
 }

@@ -232,7 +232,7 @@ impl Session {
                 Err(error) => Err(unexpected(error)),
             },
             Packet::PubRel(ack) => {
-                if self.received.awaits_release(ack.packet_id) {
+                if self.received.release(ack.packet_id) {
                     return Ok(Action::Release(ack.packet_id));
                 }
                 self.acknowledge_with(
@@ -319,7 +319,7 @@ impl Session {
         } else {
             let offset = delivery.place.offset();
             let held = offset.is_some() && self.is_to_hold(delivery.qos);
-            let packet_id = self.inflight.push(offset, delivery.qos, held);
+            let packet_id = self.inflight.push(offset, delivery.qos, delivery.retain, held);
             if held {
                 self.has_unkept = true;
                 self.has_held = true;
@@ -419,7 +419,8 @@ impl Session {
         if let Some(delivery) = delivery {
             let own = own_properties(delivery);
             if !self.is_too_large(delivery, &own) {
-                let delivery = Delivery { qos: message.qos, ..*delivery };
+                // What was sent is sent again. [MQTT-3.3.1-8]
+                let delivery = Delivery { qos: message.qos, retain: message.retain, ..*delivery };
                 self.inflight.resent(message.packet_id);
                 self.write_publish(&delivery, own, Some(message.packet_id), true, out);
                 return;

@@ -130,6 +130,7 @@ fn a_qos_2_publish_is_taken_once_until_its_pubrel() {
     assert_eq!(session.unreleased(), [id(7)]);
     assert_eq!(session.receive(Packet::PubRel(ack(7)), &mut out), Ok(Action::Release(id(7))));
     assert!(out.is_empty(), "PUBCOMP waits until the release is durable");
+    assert_eq!(session.unreleased(), [], "whoever keeps the session must not add it again");
     session.released(id(7), &mut out);
     assert_eq!(sent(Version::V5, &mut out), ["PUBCOMP 7 0x00"]);
     assert!(matches!(session.receive(publish(QoS::ExactlyOnce, 7), &mut out), Ok(Action::Publish(_))));
@@ -374,9 +375,9 @@ fn a_message_too_large_for_the_client_is_passed_over_and_takes_no_slot() {
 fn what_was_in_flight_is_sent_again_with_dup_and_the_same_packet_ids_before_anything_else() {
     let negotiated = connect(Version::V5, Some(1), None).negotiated;
     let left = [
-        InflightMessage::left(id(5), Offset(1), QoS::AtLeastOnce, false),
-        InflightMessage::left(id(6), Offset(2), QoS::ExactlyOnce, true),
-        InflightMessage::left(id(7), Offset(3), QoS::ExactlyOnce, false),
+        InflightMessage::left(id(5), Offset(1), QoS::AtLeastOnce, false, false),
+        InflightMessage::left(id(6), Offset(2), QoS::ExactlyOnce, false, true),
+        InflightMessage::left(id(7), Offset(3), QoS::ExactlyOnce, false, false),
     ];
     let mut session = Session::resume(negotiated, None, Offset(3), left, vec![]);
     let mut out = Vec::new();
@@ -401,9 +402,32 @@ fn what_was_in_flight_is_sent_again_with_dup_and_the_same_packet_ids_before_anyt
 }
 
 #[test]
+fn what_is_sent_again_keeps_its_retain() {
+    let negotiated = connect(Version::V5, None, None).negotiated;
+    let left = [
+        InflightMessage::left(id(5), Offset(1), QoS::AtLeastOnce, true, false),
+        InflightMessage::left(id(6), Offset(2), QoS::AtLeastOnce, false, false),
+    ];
+    let mut session = Session::resume(negotiated, None, Offset(2), left, vec![]);
+    let mut out = Vec::new();
+    while let Some(next) = session.next_to_resend() {
+        session.resend(next, Some(&message(Place::Unlogged, QoS::AtLeastOnce)), &mut out);
+    }
+    let mut retained = Vec::new();
+    let mut at = 0;
+    while let Some((Packet::Publish(publish), len)) =
+        decode(&out[at..], Version::V5, u32::MAX).expect("well formed")
+    {
+        retained.push(publish.retain);
+        at += len;
+    }
+    assert_eq!(retained, [true, false]);
+}
+
+#[test]
 fn a_message_whose_body_is_gone_is_given_up_when_it_is_to_be_sent_again() {
     let negotiated = connect(Version::V3, None, None).negotiated;
-    let left = [InflightMessage::left(id(5), Offset(1), QoS::AtLeastOnce, false)];
+    let left = [InflightMessage::left(id(5), Offset(1), QoS::AtLeastOnce, false, false)];
     let mut session = Session::resume(negotiated, None, Offset(1), left, vec![]);
     let mut out = Vec::new();
     let next = session.next_to_resend().expect("one is left");

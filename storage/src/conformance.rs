@@ -73,6 +73,8 @@ macro_rules! conformance_tests {
             operations_of_one_call_are_applied_in_their_order
             saving_replaces_what_was_in_flight
             a_released_packet_id_is_free_again
+            a_packet_id_stored_with_its_message_outlives_what_is_saved_without_it
+            what_is_saved_and_released_in_one_call_stands_in_its_order
             closing_with_an_expiry_of_zero_deletes_the_session
             an_expired_session_is_not_taken_up
             sessions_expire_when_their_time_has_come

@@ -21,7 +21,8 @@ pub struct SessionProgress {
     pub cursor: Cursor,
     /// At most `INFLIGHT_MAX`, in the order in which they were sent.
     pub inflight: Vec<Inflight>,
-    /// Packet ids of QoS 2 PUBLISH packets received whose PUBREL has not come.
+    /// Packet ids of QoS 2 PUBLISH packets received whose PUBREL has not come. A `Save` or `Close` adds those
+    /// that it knows: others were stored by commits of which the connection never heard.
     pub exactly_once_received: Vec<PacketId>,
 }
 
@@ -31,6 +32,8 @@ pub struct Inflight {
     pub packet_id: PacketId,
     pub offset: Offset,
     pub qos: QoS,
+    /// It was sent with RETAIN.
+    pub retain: bool,
     /// PUBREC has come: PUBREL is to be sent again, not PUBLISH. [MQTT-4.4.0-1]
     pub released: bool,
 }
@@ -70,9 +73,10 @@ pub enum SessionOp {
     /// Adds or replaces, by filter as subscribed.
     Subscribe(SessionRef, Vec<Subscription>),
     Unsubscribe(SessionRef, Vec<TopicFilter>),
-    /// Replaces the whole progress.
+    /// Replaces cursor and what is in flight; of `exactly_once_received` nothing is removed.
     Save(SessionRef, Box<SessionProgress>),
-    /// PUBREL has come for these QoS 2 packet ids: they are free again. Committed before PUBCOMP leaves, or
+    /// PUBREL has come for these QoS 2 packet ids: they are free again. Nothing else frees them while the
+    /// session lasts, so that one that was stored with its message is not forgotten before its PUBREL. Committed before PUBCOMP leaves, or
     /// a message published under the same id after a crash would be taken for the old one.
     Release(SessionRef, Vec<PacketId>),
     /// The connection ended. With an expiry of 0 the session is deleted. Otherwise it is marked

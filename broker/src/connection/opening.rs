@@ -10,7 +10,9 @@ use sotto_mqtt::reason::ReasonCode;
 use sotto_mqtt::session::Session;
 use sotto_storage::audit::{AuditAction, AuditEvent};
 use sotto_storage::directory::DirectoryError;
-use sotto_storage::session_store::{OpenSession, OpenedSession, SessionOp, SessionProgress, SessionReply};
+use sotto_storage::session_store::{
+    Inflight, OpenSession, OpenedSession, SessionOp, SessionProgress, SessionReply,
+};
 use uuid::Uuid;
 
 use crate::connection_id::ConnectionId;
@@ -124,7 +126,8 @@ pub(crate) async fn open(
         progress.inflight.iter().filter(|message| !message.released).map(|message| message.offset).collect();
     let inflight = services.read_at(&principal, &offsets).await.map_err(|_| unavailable())?;
     let left = progress.inflight.into_iter().map(|message| {
-        InflightMessage::left(message.packet_id, message.offset, message.qos, message.released)
+        let Inflight { packet_id, offset, qos, retain, released } = message;
+        InflightMessage::left(packet_id, offset, qos, retain, released)
     });
     let session = Session::resume(negotiated, will, progress.cursor.0, left, progress.exactly_once_received);
     unbegun.close = None;

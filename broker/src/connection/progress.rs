@@ -15,6 +15,7 @@ pub(crate) fn progress(session: &Session, cursor: Offset) -> SessionProgress {
                     packet_id: message.packet_id,
                     offset: message.offset?,
                     qos: message.qos,
+                    retain: message.retain,
                     released: message.released,
                 })
             })

@@ -58,12 +58,13 @@ struct Folded {
     received: Received,
 }
 
-/// Changes to the QoS 2 packet ids received.
-enum Received {
-    Kept,
-    Released(BTreeSet<PacketId>),
-    /// Replaced as a whole.
-    Now(BTreeSet<PacketId>),
+/// Changes to the QoS 2 packet ids received. No id is in both sets.
+#[derive(Default)]
+struct Received {
+    /// None of those stored before is left.
+    cleared: bool,
+    released: BTreeSet<PacketId>,
+    added: BTreeSet<PacketId>,
 }
 
 /// What is to be written; deletions before insertions.
@@ -201,7 +202,7 @@ impl Folded {
             changed: false,
             subscriptions_cleared: false,
             subscriptions: BTreeMap::new(),
-            received: Received::Kept,
+            received: Received::default(),
         }
     }
 
@@ -216,7 +217,7 @@ impl Folded {
         self.belongings = Belongings::default();
         self.subscriptions_cleared = true;
         self.subscriptions.clear();
-        self.received = Received::Now(BTreeSet::new());
+        self.received = Received { cleared: true, ..Received::default() };
     }
 
     fn take_up(&mut self, open: &OpenSession) {
@@ -238,16 +239,12 @@ impl Folded {
     fn save(&mut self, progress: &SessionProgress) {
         self.row.cursor = progress.cursor;
         self.row.inflight.clone_from(&progress.inflight);
-        self.received = Received::Now(progress.exactly_once_received.iter().copied().collect());
+        self.received.add(&progress.exactly_once_received);
         self.changed = true;
     }
 
     fn release(&mut self, packet_ids: &[PacketId]) {
-        match &mut self.received {
-            Received::Kept => self.received = Received::Released(packet_ids.iter().copied().collect()),
-            Received::Released(released) => released.extend(packet_ids),
-            Received::Now(held) => held.retain(|id| !packet_ids.contains(id)),
-        }
+        self.received.release(packet_ids);
     }
 
     fn close(&mut self, progress: &SessionProgress, expiry_seconds: u32, now: UnixMillis) {
@@ -263,15 +260,10 @@ impl Folded {
     }
 
     fn progress(&self) -> SessionProgress {
-        let stored = self.belongings.exactly_once_received.iter().copied();
         SessionProgress {
             cursor: self.row.cursor,
             inflight: self.row.inflight.clone(),
-            exactly_once_received: match &self.received {
-                Received::Kept => stored.collect(),
-                Received::Released(released) => stored.filter(|id| !released.contains(id)).collect(),
-                Received::Now(held) => held.iter().copied().collect(),
-            },
+            exactly_once_received: self.received.after(&self.belongings.exactly_once_received),
         }
     }
 
@@ -301,18 +293,30 @@ impl Folded {
                 None => writes.unsubscribed.push((id, filter)),
             }
         }
-        match self.received {
-            Received::Kept => {}
-            Received::Released(released) => {
-                writes.released.extend(released.into_iter().map(|packet_id| (id, packet_id)));
-            }
-            Received::Now(held) => {
-                if self.stored {
-                    writes.received_cleared.push(id);
-                }
-                writes.received.extend(held.into_iter().map(|packet_id| (id, packet_id)));
-            }
+        let Received { cleared, released, added } = self.received;
+        if cleared && self.stored {
+            writes.received_cleared.push(id);
         }
+        writes.released.extend(released.into_iter().map(|packet_id| (id, packet_id)));
+        writes.received.extend(added.into_iter().map(|packet_id| (id, packet_id)));
+    }
+}
+
+impl Received {
+    fn add(&mut self, packet_ids: &[PacketId]) {
+        self.released.retain(|id| !packet_ids.contains(id));
+        self.added.extend(packet_ids);
+    }
+
+    fn release(&mut self, packet_ids: &[PacketId]) {
+        self.added.retain(|id| !packet_ids.contains(id));
+        self.released.extend(packet_ids);
+    }
+
+    /// What is received, where `before` was stored. In ascending order.
+    fn after(&self, before: &[PacketId]) -> Vec<PacketId> {
+        let kept = before.iter().filter(|id| !self.cleared && !self.released.contains(id));
+        kept.chain(&self.added).copied().collect::<BTreeSet<_>>().into_iter().collect()
     }
 }
 

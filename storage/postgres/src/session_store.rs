@@ -502,16 +502,19 @@ impl FromRow<'_, PgRow> for SessionColumns {
 }
 
 /// Bytes of one message in flight: packet id (2), offset (8), flags (1), big endian. Flags: bits 0 and 1
-/// hold the QoS, bit 2 says that it is released.
+/// hold the QoS, bit 2 says that it is released, bit 3 that it was sent with RETAIN.
 const INFLIGHT_BYTES: usize = 11;
 const RELEASED: u8 = 4;
+const RETAIN: u8 = 8;
 
 fn inflight_bytes(inflight: &[Inflight]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(inflight.len() * INFLIGHT_BYTES);
     for message in inflight {
         bytes.extend(message.packet_id.0.get().to_be_bytes());
         bytes.extend(message.offset.0.to_be_bytes());
-        bytes.push(message.qos as u8 | if message.released { RELEASED } else { 0 });
+        let released = if message.released { RELEASED } else { 0 };
+        let retain = if message.retain { RETAIN } else { 0 };
+        bytes.push(message.qos as u8 | released | retain);
     }
     bytes
 }
@@ -530,6 +533,7 @@ fn parse_inflight(bytes: &[u8]) -> Option<Vec<Inflight>> {
                 packet_id: PacketId::new(u16::from_be_bytes(*packet_id))?,
                 offset: sotto_model::Offset(u64::from_be_bytes(*offset)),
                 qos: QoS::from_bits(flags & 3)?,
+                retain: flags & RETAIN != 0,
                 released: flags & RELEASED != 0,
             })
         })
@@ -543,16 +547,17 @@ mod tests {
 
     #[test]
     fn what_is_in_flight_survives_its_column() {
-        let message = |id, offset, qos, released| Inflight {
+        let message = |id, offset, qos, retain, released| Inflight {
             packet_id: PacketId::new(id).expect("not zero"),
             offset: Offset(offset),
             qos,
+            retain,
             released,
         };
         let inflight = [
-            message(1, u64::MAX, QoS::AtLeastOnce, false),
-            message(65_535, 1, QoS::ExactlyOnce, true),
-            message(7, 0, QoS::ExactlyOnce, false),
+            message(1, u64::MAX, QoS::AtLeastOnce, true, false),
+            message(65_535, 1, QoS::ExactlyOnce, false, true),
+            message(7, 0, QoS::ExactlyOnce, false, false),
         ];
         assert_eq!(parse_inflight(&inflight_bytes(&inflight)).as_deref(), Some(&inflight[..]));
         assert_eq!(parse_inflight(&[]), Some(Vec::new()));

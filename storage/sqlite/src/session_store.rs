@@ -134,7 +134,7 @@ async fn apply_one(
         SessionOp::Save(session, progress) => {
             let held = save(connection, *session, progress).await?;
             if held {
-                replace_exactly_once(connection, *session, &progress.exactly_once_received).await?;
+                add_exactly_once(connection, *session, &progress.exactly_once_received).await?;
             }
             held
         }
@@ -151,7 +151,7 @@ async fn apply_one(
         SessionOp::Close { session, progress, expiry_seconds, now } => {
             let held = save(connection, *session, progress).await?;
             if held {
-                replace_exactly_once(connection, *session, &progress.exactly_once_received).await?;
+                add_exactly_once(connection, *session, &progress.exactly_once_received).await?;
                 disconnect(connection, *session, *expiry_seconds, *now).await?;
                 wake_if_behind(connection, to_row(session.id.0), *now).await?;
             }
@@ -330,22 +330,11 @@ async fn save(
     Ok(saved.rows_affected() == 1)
 }
 
-async fn replace_exactly_once(
+async fn add_exactly_once(
     connection: &mut SqliteConnection,
     session: SessionRef,
     received: &[PacketId],
 ) -> Result<(), StoreError> {
-    const OPERATION: &str = "save session";
-    let listed = packet_ids_json(received);
-    sqlx::query(
-        "DELETE FROM exactly_once_received
-         WHERE session_id = ? AND packet_id NOT IN (SELECT value FROM json_each(?))",
-    )
-    .bind(to_row(session.id.0))
-    .bind(&listed)
-    .execute(&mut *connection)
-    .await
-    .during(OPERATION)?;
     if received.is_empty() {
         return Ok(());
     }
@@ -354,10 +343,10 @@ async fn replace_exactly_once(
          SELECT ?, value FROM json_each(?)",
     )
     .bind(to_row(session.id.0))
-    .bind(listed)
+    .bind(packet_ids_json(received))
     .execute(connection)
     .await
-    .during(OPERATION)?;
+    .during("save session")?;
     Ok(())
 }
 

@@ -177,7 +177,13 @@ pub async fn closing_with_something_in_flight_makes_a_wakeup_due(f: Fixture) {
     f.register(&f.bob).await;
     let session = f.connect(&f.bob).await;
     let offset = f.publish(&f.alice, &f.ward_topic()).await;
-    let sent = Inflight { packet_id: PacketId::FIRST, offset, qos: QoS::AtLeastOnce, released: false };
+    let sent = Inflight {
+        packet_id: PacketId::FIRST,
+        offset,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        released: false,
+    };
     let progress =
         SessionProgress { cursor: Cursor(offset), inflight: vec![sent], ..SessionProgress::default() };
     f.close_with(session, progress).await;

@@ -7,6 +7,7 @@ use sotto_model::{
 use uuid::Uuid;
 
 use super::fixture::{EXPIRY_SECONDS, Fixture, NOW, Person, filter, later};
+use crate::message_log::Append;
 use crate::session_store::{Inflight, OpenSession, SessionOp, SessionProgress, SessionRef, SessionReply};
 
 const EXPIRY_MS: u64 = EXPIRY_SECONDS as u64 * 1000;
@@ -181,16 +182,58 @@ pub async fn saving_replaces_what_was_in_flight(f: Fixture) {
         ..at(12)
     };
     assert!(done(&f, SessionOp::Save(session, Box::new(first))).await);
-    let second = SessionProgress {
-        inflight: vec![inflight(2, 12, true)],
-        exactly_once_received: vec![packet_id(8), packet_id(9)],
-        ..at(13)
-    };
+    let second = SessionProgress { inflight: vec![inflight(2, 12, true)], ..at(13) };
     assert!(done(&f, SessionOp::Save(session, Box::new(second.clone()))).await);
     let opened = f.open_session(f.opening(&f.bob)).await;
-    assert_eq!(opened.progress, second);
+    let received = vec![packet_id(7), packet_id(8)];
+    assert_eq!(opened.progress, SessionProgress { exactly_once_received: received.clone(), ..second });
     assert!(done(&f, SessionOp::Save(opened.session, Box::new(at(14)))).await);
-    assert_eq!(f.open_session(f.opening(&f.bob)).await.progress, at(14));
+    let opened = f.open_session(f.opening(&f.bob)).await;
+    assert_eq!(opened.progress, SessionProgress { exactly_once_received: received, ..at(14) });
+}
+
+pub async fn a_packet_id_stored_with_its_message_outlives_what_is_saved_without_it(f: Fixture) {
+    let committed = packet_id(40);
+    for close in [false, true] {
+        let session = f.connect(&f.alice).await;
+        let append = Append {
+            qos: QoS::ExactlyOnce,
+            exactly_once: Some((session.id, committed)),
+            ..f.message(&f.alice, &f.ward_topic()).await
+        };
+        f.append(vec![append]).await;
+        // The connection has not heard of the commit.
+        let unaware = SessionProgress { exactly_once_received: vec![packet_id(41)], ..at(1) };
+        if close {
+            f.close_with(session, unaware).await;
+        } else {
+            assert!(done(&f, SessionOp::Save(session, Box::new(unaware))).await);
+        }
+        let opened = f.open_session(f.opening(&f.alice)).await;
+        assert_eq!(opened.progress.exactly_once_received, [committed, packet_id(41)]);
+        assert!(done(&f, SessionOp::Release(opened.session, vec![committed, packet_id(41)])).await);
+    }
+    assert_eq!(f.open_session(f.opening(&f.alice)).await.progress.exactly_once_received, []);
+}
+
+pub async fn what_is_saved_and_released_in_one_call_stands_in_its_order(f: Fixture) {
+    let session = f.connect(&f.bob).await;
+    let received = |ids: &[u16]| {
+        let exactly_once_received = ids.iter().map(|id| packet_id(*id)).collect();
+        SessionOp::Save(session, Box::new(SessionProgress { exactly_once_received, ..at(1) }))
+    };
+    assert!(done(&f, received(&[1, 2])).await);
+    let ops = [
+        SessionOp::Release(session, vec![packet_id(1), packet_id(2)]),
+        received(&[2, 3, 4]),
+        SessionOp::Release(session, vec![packet_id(3)]),
+        SessionOp::Open(Box::new(f.opening(&f.bob))),
+    ];
+    let replies = f.store.apply(&ops).await.expect("apply");
+    let Some(SessionReply::Opened(opened)) = replies.last() else { panic!("{replies:?}") };
+    assert_eq!(opened.progress.exactly_once_received, [packet_id(2), packet_id(4)]);
+    let again = f.open_session(f.opening(&f.bob)).await;
+    assert_eq!(again.progress.exactly_once_received, [packet_id(2), packet_id(4)]);
 }
 
 pub async fn a_released_packet_id_is_free_again(f: Fixture) {
@@ -311,7 +354,7 @@ fn packet_id(raw: u16) -> PacketId {
 
 fn inflight(raw: u16, offset: u64, released: bool) -> Inflight {
     let qos = if released { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
-    Inflight { packet_id: packet_id(raw), offset: Offset(offset), qos, released }
+    Inflight { packet_id: packet_id(raw), offset: Offset(offset), qos, retain: raw % 2 == 1, released }
 }
 
 fn subscription(raw: &str, since: u64) -> Subscription {
