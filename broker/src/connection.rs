@@ -16,6 +16,7 @@ mod opening;
 mod progress;
 mod publishing;
 mod receiving;
+mod retained;
 mod sending;
 mod subscribing;
 #[cfg(test)]

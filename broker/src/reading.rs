@@ -1,10 +1,13 @@
 //! Reading the log for a session: from the tail in memory, else from the store.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use sotto_keyring::{OpenError, Place};
-use sotto_model::limits::{PAGE_BYTES_MAX, PAGE_RECORDS_MAX, RETAINED_PER_SUBSCRIPTION_MAX};
-use sotto_model::{Clock, FilterScope, Offset, Principal, QoS, Subscription, TopicFilter, TopicPolicy};
+use sotto_model::limits::{PAGE_BYTES_MAX, PAGE_RECORDS_MAX};
+use sotto_model::{
+    Clock, FilterScope, Offset, Principal, QoS, Subscription, TopicFilter, TopicName, TopicPolicy,
+};
 use sotto_storage::StoreError;
 use sotto_storage::message_log::{PageLimit, Selector, StoredMessage};
 
@@ -21,6 +24,20 @@ const WARMINGS_PER_MESSAGE_MAX: u32 = 3;
 pub(crate) struct Page {
     pub(crate) records: Vec<Arc<Record>>,
     pub(crate) scanned_to: Offset,
+}
+
+/// How far the retained messages of one subscription have been read.
+pub(crate) struct RetainedReading {
+    /// Those left to be read, and the offset after which each is the user's.
+    filters: VecDeque<(TopicFilter, Offset)>,
+    /// In the first of them.
+    after: Option<TopicName>,
+}
+
+impl RetainedReading {
+    pub(crate) fn is_done(&self) -> bool {
+        self.filters.is_empty()
+    }
 }
 
 impl Services {
@@ -56,27 +73,28 @@ impl Services {
         self.open_all(principal, messages).await
     }
 
-    /// The retained messages that a subscription matches.
+    /// The next page of the retained messages that are to be read.
     pub(crate) async fn read_retained(
         &self,
         principal: &Principal,
-        filter: &TopicFilter,
+        reading: &mut RetainedReading,
     ) -> Result<Vec<Arc<Record>>, StoreError> {
-        let mut records = Vec::new();
-        for filter in self.concrete(principal, filter) {
-            let now = self.clock.unix_now();
-            let room = RETAINED_PER_SUBSCRIPTION_MAX - records.len();
-            let messages = self.store.retained(principal.tenant, &filter.0, now, room).await?;
-            records.extend(self.open_all(principal, messages).await?);
-            if records.len() >= RETAINED_PER_SUBSCRIPTION_MAX {
-                tracing::warn!(
-                    event = "retained_cut",
-                    "a subscription matches more retained messages than are sent"
-                );
-                break;
-            }
+        let Some((filter, since)) = reading.filters.front() else { return Ok(Vec::new()) };
+        let (after, now) = (reading.after.as_ref(), self.clock.unix_now());
+        let page = self.store.retained(principal.tenant, filter, after, now, PAGE).await?;
+        // What was retained before the user joined the conversation is not the user's.
+        let messages = page.messages.into_iter().filter(|message| message.offset > *since).collect();
+        let records = self.open_all(principal, messages).await?;
+        reading.after = page.next_after;
+        if reading.after.is_none() {
+            reading.filters.pop_front();
         }
         Ok(records)
+    }
+
+    /// Where to begin to read the retained messages that a filter matches.
+    pub(crate) fn retained_reading(&self, principal: &Principal, filter: &TopicFilter) -> RetainedReading {
+        RetainedReading { filters: self.concrete(principal, filter).into(), after: None }
     }
 
     /// The session's subscriptions as the log is read by: wildcards over conversations stand for each of the

@@ -15,7 +15,7 @@ use crate::session_entry::Command;
 const ROUND: Duration = Duration::from_millis(500);
 /// Rounds between two looks for expired sessions.
 const EXPIRY_EVERY_ROUNDS: u64 = 10;
-/// Sessions expired in one look.
+/// Sessions expired in one look, and retained messages.
 const EXPIRED_PER_LOOK_MAX: usize = 1000;
 
 pub(crate) async fn sweep(services: Arc<Services>, stop: CancellationToken) {
@@ -58,6 +58,8 @@ async fn expire(services: &Services) {
     for (tenant, client_id) in expired {
         services.registry.expire(tenant, &client_id);
     }
+    // What is left is not sent to anybody meanwhile.
+    let _ = services.store.expire_retained(services.clock.unix_now(), EXPIRED_PER_LOOK_MAX).await;
 }
 
 fn count(number: usize) -> f64 {

@@ -58,5 +58,3 @@ pub const PAGE_RECORDS_MAX: usize = 128;
 pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of recent log kept in memory on this node.
 pub const TAIL_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Retained messages returned for one subscription.
-pub const RETAINED_PER_SUBSCRIPTION_MAX: usize = 100_000;

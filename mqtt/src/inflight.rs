@@ -230,8 +230,8 @@ mod tests {
     #[test]
     fn an_acknowledgement_of_the_wrong_kind_changes_nothing() {
         let mut inflight = Inflight::new();
-        let once = inflight.push(Some(Offset(1)), QoS::AtLeastOnce, false);
-        let exactly = inflight.push(Some(Offset(2)), QoS::ExactlyOnce, false);
+        let once = inflight.push(Some(Offset(1)), QoS::AtLeastOnce, false, false);
+        let exactly = inflight.push(Some(Offset(2)), QoS::ExactlyOnce, false, false);
         assert_eq!(inflight.release(once, false), Err(AckError::WrongKind));
         assert_eq!(inflight.acknowledge(exactly), Err(AckError::WrongKind));
         assert_eq!(inflight.complete(exactly), Err(AckError::WrongKind));

@@ -59,7 +59,10 @@ macro_rules! conformance_tests {
             changes_within_a_batch_are_made_in_its_order
             an_expired_retained_message_is_not_returned
             retained_messages_are_selected_by_filter_and_ordered_by_topic
-            retained_messages_are_returned_up_to_the_limit
+            retained_messages_are_read_by_pages
+            a_page_of_retained_messages_is_cut_before_its_bytes_are_exceeded
+            few_retained_matches_among_many_topics_are_found_in_bounded_steps
+            expired_retained_messages_are_removed_in_bounded_steps
         );
         $crate::conformance_group!($fresh, session_store,
             a_new_session_begins_at_the_head_given

@@ -83,6 +83,16 @@ pub struct Page {
     pub scanned_to: Offset,
 }
 
+/// A page of retained messages.
+#[derive(Debug)]
+pub struct RetainedPage {
+    /// By topic.
+    pub messages: Vec<StoredMessage>,
+    /// The next page is after this topic; `None`: nothing follows. A page may end before it is full, or empty,
+    /// where many topics had to be looked at that the filter does not match.
+    pub next_after: Option<TopicName>,
+}
+
 #[async_trait]
 pub trait MessageLog: Send + Sync {
     /// Claims the log for this process, as its only writer. Returns the number of the last batch that
@@ -111,14 +121,19 @@ pub trait MessageLog: Send + Sync {
     /// The messages at these offsets that the log still holds, by offset.
     async fn get(&self, tenant: TenantId, offsets: &[Offset]) -> Result<Vec<StoredMessage>, StoreError>;
 
-    /// The retained messages that `filter` matches and that have not expired at `now`, by topic.
+    /// Of the retained messages that `filter` matches and that have not expired at `now`, the first on topics
+    /// after `after`, in the order of the topics' bytes.
     async fn retained(
         &self,
         tenant: TenantId,
         filter: &TopicFilter,
+        after: Option<&TopicName>,
         now: UnixMillis,
-        limit: usize,
-    ) -> Result<Vec<StoredMessage>, StoreError>;
+        limit: PageLimit,
+    ) -> Result<RetainedPage, StoreError>;
+
+    /// Deletes at most `limit` retained messages that expired at or before `now`, and says how many.
+    async fn expire_retained(&self, now: UnixMillis, limit: usize) -> Result<usize, StoreError>;
 
     /// Answers when the database can be asked.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use sotto_model::{Offset, PacketId};
 
+use crate::connection::retained::Retained;
 use crate::reading::Page;
 use crate::record::Record;
 use crate::session_entry::Delivery;
@@ -37,8 +38,8 @@ pub(crate) struct Backlog {
     pub(crate) page: VecDeque<Arc<Record>>,
     /// How far the page goes, while there is one.
     pub(crate) scanned_to: Option<Offset>,
-    /// Retained messages of new subscriptions.
-    pub(crate) retained: VecDeque<Delivery>,
+    /// Owed to new subscriptions.
+    pub(crate) retained: Option<Box<Retained>>,
     /// What the mailbox holds goes before the log: it was there when the mailbox ran over.
     pub(crate) mailbox_first: bool,
     /// Messages that have a packet id and are sent once that is durable, in their order.
@@ -54,7 +55,7 @@ impl Backlog {
             fetch: None,
             page: VecDeque::new(),
             scanned_to: None,
-            retained: VecDeque::new(),
+            retained: None,
             mailbox_first: false,
             held: VecDeque::new(),
             inflight: inflight.into_iter().filter_map(|record| Some((record.offset()?, record))).collect(),

@@ -118,10 +118,15 @@ impl Live {
             match done {
                 Work::Subscribed(Ok(Subscribed { packet_id, reasons, retained })) => {
                     self.session.subscribed(packet_id, &reasons, out);
-                    self.backlog.retained.extend(retained);
+                    for subscription in retained {
+                        self.backlog.retained.get_or_insert_default().owe(subscription);
+                    }
                 }
                 Work::Unsubscribed(Ok(Unsubscribed { packet_id, reasons })) => {
                     self.session.unsubscribed(packet_id, &reasons, out);
+                    if let Some(retained) = &mut self.backlog.retained {
+                        retained.forget_unsubscribed(&self.owned.entry);
+                    }
                 }
                 Work::Subscribed(Err(Fenced)) | Work::Unsubscribed(Err(Fenced)) => {
                     return Err(Farewell::Fenced);

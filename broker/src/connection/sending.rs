@@ -35,15 +35,25 @@ impl Live {
         if !self.session.has_to_resend() && !self.backlog.inflight.is_empty() {
             self.backlog.inflight = std::collections::HashMap::new();
         }
-        while self.session.has_room() && out.len() < WRITE_BYTES_MAX {
-            let Some(delivery) = self.backlog.retained.pop_front() else {
-                self.backlog.retained = VecDeque::new();
-                break;
-            };
-            let place = delivery.record.offset().map_or(Place::Unlogged, Place::OutOfOrder);
-            self.send(&delivery.record, &delivery.grant, place, out);
+        self.send_retained(cx, out);
+        if self.backlog.retained.is_some() {
+            return false;
         }
         self.send_log(cx, out)
+    }
+
+    fn send_retained(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
+        while self.session.has_room() && out.len() < WRITE_BYTES_MAX {
+            let Some(retained) = &mut self.backlog.retained else { return };
+            match retained.poll_next(&self.services, &self.owned.entry, cx) {
+                Poll::Pending => return,
+                Poll::Ready(None) => self.backlog.retained = None,
+                Poll::Ready(Some(delivery)) => {
+                    let place = delivery.record.offset().map_or(Place::Unlogged, Place::OutOfOrder);
+                    self.send(&delivery.record, &delivery.grant, place, out);
+                }
+            }
+        }
     }
 
     fn send_log(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> bool {
@@ -114,8 +124,11 @@ impl Live {
         true
     }
 
-    /// What comes live, unless the log has to be sent first. True when there may be more.
+    /// What comes live, unless retained messages or the log have to be sent first. True when there may be more.
     pub(super) fn send_live(&mut self, out: &mut Vec<u8>) -> bool {
+        if self.backlog.retained.is_some() {
+            return false;
+        }
         if !self.backlog.is_caught_up() && !self.backlog.mailbox_first {
             return false;
         }

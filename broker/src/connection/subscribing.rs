@@ -13,7 +13,7 @@ use sotto_storage::session_store::{SessionOp, SessionReply};
 use uuid::Uuid;
 
 use crate::services::Services;
-use crate::session_entry::{Delivery, Grant, SessionEntry};
+use crate::session_entry::SessionEntry;
 
 /// A SUBSCRIBE, taken out of its packet.
 pub(crate) struct SubscribeRequest {
@@ -26,7 +26,8 @@ pub(crate) struct SubscribeRequest {
 pub(crate) struct Subscribed {
     pub(crate) packet_id: PacketId,
     pub(crate) reasons: Vec<u8>,
-    pub(crate) retained: Vec<Delivery>,
+    /// Those that are owed what is retained.
+    pub(crate) retained: Vec<Subscription>,
 }
 
 /// An UNSUBSCRIBE, taken out of its packet.
@@ -115,7 +116,9 @@ pub(crate) async fn subscribe(
                 reasons.push(subscription.options.qos as u8);
                 let is_new = entry.subscribe(subscription.clone());
                 services.router.subscribe(&entry, &subscription);
-                retained.extend(retained_for(&services, &entry, &subscription, is_new).await);
+                if wants_retained(&subscription, is_new) {
+                    retained.push(subscription);
+                }
             }
         }
     }
@@ -190,31 +193,10 @@ fn failure(version: Version, reason: ReasonCode) -> u8 {
     }
 }
 
-async fn retained_for(
-    services: &Services,
-    entry: &SessionEntry,
-    subscription: &Subscription,
-    is_new: bool,
-) -> Vec<Delivery> {
-    let wanted = match subscription.options.retain_handling {
+fn wants_retained(subscription: &Subscription, is_new: bool) -> bool {
+    match subscription.options.retain_handling {
         RetainHandling::SendAtSubscribe => true,
         RetainHandling::SendIfNew => is_new,
         RetainHandling::DoNotSend => false,
-    };
-    if !wanted {
-        return Vec::new();
     }
-    let Ok(records) = services.read_retained(&entry.principal, &subscription.filter).await else {
-        tracing::warn!(event = "retained_unavailable", "retained messages could not be read");
-        return Vec::new();
-    };
-    records
-        .into_iter()
-        .map(|record| {
-            let mut grant = Grant::of(subscription, &record);
-            // Sent because of a new subscription, whatever Retain As Published says. [MQTT-3.3.1-8]
-            grant.retain = true;
-            Delivery { record, grant }
-        })
-        .collect()
 }

@@ -9,7 +9,9 @@ use sotto_model::limits::PACKET_BYTES_MAX;
 use sotto_model::{ClientLimits, PacketId, QoS, RetainHandling, SubscriptionOptions};
 use sotto_mqtt::codec::decode;
 use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf};
-use sotto_mqtt::packet::{Ack, Connect, Packet, Publish, Subscribe, SubscribeFilters, Version};
+use sotto_mqtt::packet::{
+    Ack, Connect, Packet, Publish, Subscribe, SubscribeFilters, Unsubscribe, UnsubscribeFilters, Version,
+};
 use sotto_mqtt::reason::ReasonCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -217,6 +219,78 @@ async fn retained_messages_of_qos_0_arrive_however_many_writes_they_take() {
     for _ in 0..61 {
         assert!(client.next().await.expect("alive").starts_with("PUBLISH r/"));
     }
+}
+
+/// More than a page, each retained on its topic `r/<number>`.
+const RETAINED: u16 = 300;
+
+async fn retain_many(broker: &Broker) -> Connected {
+    let mut publisher = broker.connect(&Client::new("publisher", Version::V5)).await;
+    for number in 1..=RETAINED {
+        publisher.publish(&format!("r/{number:03}"), QoS::AtLeastOnce, number, true, b"retained").await;
+        if number % 50 == 0 {
+            publisher.until(&format!("PUBACK {number} ")).await;
+        }
+    }
+    publisher
+}
+
+#[tokio::test]
+async fn what_comes_live_follows_what_was_retained() {
+    let broker = Broker::start().await;
+    let mut publisher = retain_many(&broker).await;
+    for granted in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+        let slow = Client { receive_maximum: 1, ..Client::new("slow", Version::V5) };
+        let mut slow = broker.connect(&slow).await;
+        slow.subscribe("r/#", qos(granted)).await;
+        slow.until("SUBACK").await;
+        publisher.publish("r/300", QoS::AtLeastOnce, 1, false, b"live").await;
+        publisher.until("PUBACK").await;
+        for packet_id in 1..=RETAINED + 1 {
+            let expected = match packet_id {
+                ..=RETAINED => format!("PUBLISH r/{packet_id:03} retained"),
+                _ => "PUBLISH r/300 live".to_owned(),
+            };
+            assert_eq!(slow.next().await.expect("alive"), expected);
+            if granted == QoS::AtLeastOnce {
+                slow.acknowledge(Packet::PubAck, packet_id).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_retained_is_sent_anew_to_who_subscribes_again_and_no_more_to_who_unsubscribes() {
+    let broker = Broker::start().await;
+    retain_many(&broker).await;
+    let slow = Client { receive_maximum: 1, ..Client::new("slow", Version::V5) };
+    let mut slow = broker.connect(&slow).await;
+    slow.subscribe("r/#", qos(QoS::AtLeastOnce)).await;
+    slow.until("SUBACK").await;
+    let mut filled_by = 0;
+    for _ in 0..2 {
+        for topic in ["r/001", "r/002"] {
+            assert_eq!(slow.next().await.expect("alive"), format!("PUBLISH {topic} retained"));
+            filled_by += 1;
+            if topic == "r/001" {
+                slow.acknowledge(Packet::PubAck, filled_by).await;
+            }
+        }
+        // While the window of one is full.
+        slow.subscribe("r/#", qos(QoS::AtLeastOnce)).await;
+        assert!(slow.next().await.expect("alive").starts_with("SUBACK"));
+        slow.acknowledge(Packet::PubAck, filled_by).await;
+    }
+    assert_eq!(slow.next().await.expect("alive"), "PUBLISH r/001 retained");
+    let mut raw = Vec::new();
+    let filters = UnsubscribeFilters::encode(&["r/#"], &mut raw);
+    let packet_id = PacketId::FIRST;
+    slow.send(&Packet::Unsubscribe(Unsubscribe { packet_id, properties: Properties::EMPTY, filters })).await;
+    assert!(slow.next().await.expect("alive").starts_with("UnsubAck"));
+    slow.acknowledge(Packet::PubAck, filled_by + 1).await;
+    slow.send(&Packet::PingReq).await;
+    // [MQTT-3.10.4-2]
+    assert_eq!(slow.next().await.expect("alive"), "PingResp");
 }
 
 #[tokio::test]

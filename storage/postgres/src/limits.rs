@@ -30,6 +30,8 @@ pub(crate) const CLAIM_POLL: Duration = Duration::from_millis(50);
 pub(crate) const TOPIC_CACHE_ENTRIES_MAX: usize = 200_000;
 /// Topics read from the directory in one query while a wildcard is expanded.
 pub(crate) const TOPICS_PER_PAGE: usize = 4096;
+/// Topic names looked at for one page of retained messages.
+pub(crate) const RETAINED_NAMES_MAX: usize = 8192;
 /// Topics whose messages one query reads; a read of more makes several queries and merges them.
 pub(crate) const TOPICS_PER_READ: usize = 4096;
 /// Sessions marked disconnected in one transaction by `recover`.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use sotto_model::{Offset, TenantId, TopicFilter, TopicName, UnixMillis};
 use sotto_storage::StoreError;
-use sotto_storage::message_log::{Batch, MessageLog, Page, PageLimit, Selector, StoredMessage};
+use sotto_storage::message_log::{Batch, MessageLog, Page, PageLimit, RetainedPage, Selector, StoredMessage};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::column::{self, MESSAGE_COLUMNS, MessageRow, bigint};
 use crate::fault::Fault;
 use crate::lane::within;
-use crate::limits::{TOPICS_PER_PAGE, TOPICS_PER_READ};
+use crate::limits::{RETAINED_NAMES_MAX, TOPICS_PER_PAGE, TOPICS_PER_READ};
 use crate::store::PostgresStore;
 use crate::topics::{self, NameRange, TopicIds, TopicKey};
 
@@ -57,11 +57,18 @@ impl MessageLog for PostgresStore {
         &self,
         tenant: TenantId,
         filter: &TopicFilter,
+        after: Option<&TopicName>,
         now: UnixMillis,
-        limit: usize,
-    ) -> Result<Vec<StoredMessage>, StoreError> {
+        limit: PageLimit,
+    ) -> Result<RetainedPage, StoreError> {
         let mut held = self.readers.hold("read retained").await?;
-        let result = within(retained(held.connection(), tenant, filter, now, limit)).await;
+        let result = within(retained(held.connection(), tenant, filter, after, now, limit)).await;
+        held.settle(result)
+    }
+
+    async fn expire_retained(&self, now: UnixMillis, limit: usize) -> Result<usize, StoreError> {
+        let mut held = self.sessions.hold("expire retained").await?;
+        let result = within(expire_retained(held.connection(), now, limit)).await;
         held.settle(result)
     }
 
@@ -232,42 +239,126 @@ async fn get(
     rows.into_iter().map(NamedRow::into_message).collect()
 }
 
+/// Goes through the names, some at a time, and fetches the bodies of those that match.
 async fn retained(
     connection: &mut PgConnection,
     tenant: TenantId,
     filter: &TopicFilter,
+    after: Option<&TopicName>,
     now: UnixMillis,
-    limit: usize,
-) -> Result<Vec<StoredMessage>, Fault> {
+    limit: PageLimit,
+) -> Result<RetainedPage, Fault> {
+    let records = limit.records.max(1);
     let mut range = if filter.has_wildcard() { NameRange::of(filter) } else { NameRange::exactly(filter) };
-    let mut messages = Vec::new();
-    while messages.len() < limit {
-        let rows: Vec<NamedRow> = sqlx::query_as(&format!(
-            "SELECT {MESSAGE_COLUMNS}, name FROM topics t \
-             JOIN (SELECT *, true AS retain FROM retained) r USING (topic_id) \
-             WHERE t.tenant_id = $1 AND t.name >= $2 AND t.name > $3 AND ($4::text IS NULL OR t.name < $4) \
-                 AND (r.expires_at_ms IS NULL OR r.expires_at_ms > $5) \
-             ORDER BY t.name LIMIT $6"
-        ))
-        .bind(tenant.0)
-        .bind(&range.first)
-        .bind(&range.after)
-        .bind(&range.end)
-        .bind(bigint(now.0))
-        .bind(column::limit(TOPICS_PER_PAGE.min(limit)))
-        .fetch_all(&mut *connection)
-        .await?;
-        let full = rows.len() == TOPICS_PER_PAGE.min(limit);
-        for row in rows {
-            range.after.clone_from(&row.name);
-            let message = row.into_message()?;
-            if filter.matches(&message.topic) && messages.len() < limit {
-                messages.push(message);
+    if let Some(after) = after {
+        range.go_on_after(after.as_str());
+    }
+    let mut matching = Vec::new();
+    let mut names_wanted = records + 1;
+    let mut names_left = RETAINED_NAMES_MAX;
+    let next_after = loop {
+        let names = retained_names(connection, tenant, &range, now, names_wanted).await?;
+        let ended = names.len() < names_wanted;
+        for (id, name) in names {
+            let topic = column::topic(&name)?;
+            if filter.matches(&topic) {
+                matching.push(id);
+            }
+            range.go_on_after(topic.as_str());
+            if matching.len() == records {
+                break;
             }
         }
-        if !full {
-            break;
+        names_left = names_left.saturating_sub(names_wanted);
+        if matching.len() == records || (names_left == 0 && !ended) {
+            break Some(column::topic(&range.after)?);
+        }
+        if ended {
+            break None;
+        }
+        // Few of these names match: the next look is a longer one.
+        names_wanted = (names_wanted * 4).min(TOPICS_PER_PAGE).min(names_left);
+    };
+    retained_page(connection, &matching, limit.bytes, next_after).await
+}
+
+async fn retained_names(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    range: &NameRange,
+    now: UnixMillis,
+    limit: usize,
+) -> Result<Vec<(i64, String)>, Fault> {
+    let names = sqlx::query_as(
+        "SELECT topic_id, name FROM retained \
+         WHERE tenant_id = $1 AND name >= $2 AND name > $3 AND ($4::text IS NULL OR name < $4) \
+             AND (expires_at_ms IS NULL OR expires_at_ms > $5) \
+         ORDER BY name LIMIT $6",
+    )
+    .bind(tenant.0)
+    .bind(&range.first)
+    .bind(&range.after)
+    .bind(&range.end)
+    .bind(bigint(now.0))
+    .bind(column::limit(limit))
+    .fetch_all(connection)
+    .await?;
+    Ok(names)
+}
+
+/// Bodies in order, and of them no more than the bytes take.
+async fn retained_page(
+    connection: &mut PgConnection,
+    topics: &[i64],
+    bytes_max: usize,
+    next_after: Option<TopicName>,
+) -> Result<RetainedPage, Fault> {
+    let mut page = RetainedPage { messages: Vec::with_capacity(topics.len()), next_after };
+    if topics.is_empty() {
+        return Ok(page);
+    }
+    // One row more than the bytes take tells that there is more.
+    let rows: Vec<NamedRow> = sqlx::query_as(&format!(
+        "SELECT {MESSAGE_COLUMNS}, name FROM ( \
+             SELECT *, true AS retain, first_value(octet_length(sealed)) OVER by_name AS first_bytes, \
+                 sum(octet_length(sealed)) OVER by_name - octet_length(sealed) AS bytes_before \
+             FROM retained WHERE topic_id = ANY($1) \
+             WINDOW by_name AS (ORDER BY name) \
+         ) page \
+         WHERE bytes_before <= GREATEST($2, first_bytes) ORDER BY name"
+    ))
+    .bind(topics)
+    .bind(column::limit(bytes_max))
+    .fetch_all(connection)
+    .await?;
+    let mut bytes = 0_usize;
+    for row in rows {
+        let message = row.into_message()?;
+        bytes = bytes.saturating_add(message.sealed.len());
+        match page.messages.last() {
+            Some(last) if bytes > bytes_max => {
+                page.next_after = Some(last.topic.clone());
+                break;
+            }
+            _ => page.messages.push(message),
         }
     }
-    Ok(messages)
+    Ok(page)
+}
+
+async fn expire_retained(
+    connection: &mut PgConnection,
+    now: UnixMillis,
+    limit: usize,
+) -> Result<usize, Fault> {
+    // Asked again of the row that is deleted: a newer message may have taken its place meanwhile.
+    let deleted = sqlx::query(
+        "DELETE FROM retained WHERE expires_at_ms <= $1 AND topic_id = ANY(ARRAY( \
+             SELECT topic_id FROM retained WHERE expires_at_ms <= $1 ORDER BY expires_at_ms LIMIT $2))",
+    )
+    .bind(bigint(now.0))
+    .bind(column::limit(limit))
+    .execute(connection)
+    .await?;
+    Ok(usize::try_from(deleted.rows_affected()).expect("at most the limit"))
 }

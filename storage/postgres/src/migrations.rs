@@ -26,6 +26,7 @@ impl<'s> MigrationSource<'s> for Embedded {
         let sources = [
             (1, "schema", include_str!("../migrations/0001_schema.sql")),
             (2, "acl_rules", include_str!("../migrations/0002_acl_rules.sql")),
+            (3, "retained", include_str!("../migrations/0003_retained.sql")),
         ];
         let migrations = sources
             .into_iter()

@@ -179,7 +179,7 @@ pub(crate) async fn matching(
             if filter.matches(&topic) {
                 matching.push((id, topic));
             }
-            range.after = name;
+            range.go_on_after(&name);
         }
         if !full {
             return Ok(matching);
@@ -207,6 +207,14 @@ impl NameRange {
     pub(crate) fn of(filter: &TopicFilter) -> Self {
         let prefix = filter.literal_prefix();
         Self { first: prefix.to_owned(), after: String::new(), end: successor(prefix) }
+    }
+
+    /// What is left of the range after this name. One bound on each side, so that the index begins there.
+    pub(crate) fn go_on_after(&mut self, name: &str) {
+        if *name >= *self.first {
+            name.clone_into(&mut self.first);
+        }
+        name.clone_into(&mut self.after);
     }
 }
 

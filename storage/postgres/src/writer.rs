@@ -396,10 +396,11 @@ WITH claimed AS (
     WHERE flags & 8 <> 0 AND (SELECT complete FROM bases)
 ), kept AS (
     INSERT INTO retained (
-        topic_id, tenant_id, log_offset, committed_at_ms, expires_at_ms, message_id, sender_id, qos, sealed
+        topic_id, name, tenant_id, log_offset, committed_at_ms, expires_at_ms, message_id, sender_id, qos, sealed
     )
-    SELECT topic_id, ($3)[slot], (SELECT base FROM bases)[slot] + ordinal, $5, expires_at_ms, message_id,
-        sender_id, flags & 3::smallint, sealed
+    SELECT topic_id, (SELECT name FROM topics t WHERE t.topic_id = m.topic_id), ($3)[slot],
+        (SELECT base FROM bases)[slot] + ordinal, $5, expires_at_ms, message_id, sender_id, flags & 3::smallint,
+        sealed
     FROM (
         SELECT unnest($6::smallint[]) AS slot, unnest($7::integer[]) AS ordinal, unnest($8::bigint[]) AS topic_id,
             unnest($9::uuid[]) AS message_id, unnest($10::uuid[]) AS sender_id, unnest($11::smallint[]) AS flags,

@@ -30,5 +30,7 @@ pub const READ_TOPICS_MAX: usize = 1024;
 pub const SCAN_RECORDS_MAX: usize = 8192;
 /// Topic names fetched at a time.
 pub const TOPIC_PAGE_NAMES: usize = 1024;
+/// Topic names looked at for one page of retained messages.
+pub const RETAINED_NAMES_MAX: usize = 8192;
 /// Sessions marked disconnected in one transaction at start.
 pub const RECOVER_SESSIONS_MAX: usize = 256;

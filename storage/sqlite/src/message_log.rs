@@ -1,16 +1,16 @@
 //! The log: appended by the writer, read by the readers.
 
 use async_trait::async_trait;
-use sotto_model::{Offset, TenantId, TopicFilter, UnixMillis};
+use sotto_model::{Offset, TenantId, TopicFilter, TopicName, UnixMillis};
 use sotto_storage::StoreError;
-use sotto_storage::message_log::{Batch, MessageLog, Page, PageLimit, Selector, StoredMessage};
+use sotto_storage::message_log::{Batch, MessageLog, Page, PageLimit, RetainedPage, Selector, StoredMessage};
 use uuid::Uuid;
 
 use crate::append::append;
 use crate::error::During;
 use crate::number::{from_row, offset};
 use crate::read::{get, read};
-use crate::retained::retained;
+use crate::retained::{expire_retained, retained};
 use crate::store::SqliteStore;
 
 #[async_trait]
@@ -65,11 +65,18 @@ impl MessageLog for SqliteStore {
         &self,
         tenant: TenantId,
         filter: &TopicFilter,
+        after: Option<&TopicName>,
         now: UnixMillis,
-        limit: usize,
-    ) -> Result<Vec<StoredMessage>, StoreError> {
+        limit: PageLimit,
+    ) -> Result<RetainedPage, StoreError> {
         let mut reader = self.readers.acquire().await.during("read retained")?;
-        retained(&mut reader, &self.tenants, tenant, filter, now, limit).await
+        retained(&mut reader, &self.tenants, tenant, filter, after, now, limit).await
+    }
+
+    async fn expire_retained(&self, now: UnixMillis, limit: usize) -> Result<usize, StoreError> {
+        let mut transaction = self.writer.begin("expire retained").await?;
+        let result = expire_retained(transaction.connection(), now, limit).await;
+        transaction.finish(result).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

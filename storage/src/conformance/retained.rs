@@ -1,9 +1,9 @@
 //! Cases of retained messages.
 
-use sotto_model::UnixMillis;
+use sotto_model::{TopicName, UnixMillis};
 
-use super::fixture::{Fixture, NOW, filter, later, offsets, topic};
-use crate::message_log::{Append, RetainChange, StoredMessage};
+use super::fixture::{Fixture, GENEROUS, NOW, filter, later, offsets, topic};
+use crate::message_log::{Append, PageLimit, RetainChange, StoredMessage};
 
 /// More than one page of names, whatever a backend's page is.
 const MANY: usize = 2500;
@@ -74,7 +74,7 @@ pub async fn retained_messages_are_selected_by_filter_and_ordered_by_topic(f: Fi
     }
 }
 
-pub async fn retained_messages_are_returned_up_to_the_limit(f: Fixture) {
+pub async fn retained_messages_are_read_by_pages(f: Fixture) {
     let mut batch = Vec::new();
     for number in 0..MANY {
         let topic = topic(&format!("t/{number:05}/{}", if number % 2 == 0 { "even" } else { "odd" }));
@@ -84,15 +84,78 @@ pub async fn retained_messages_are_returned_up_to_the_limit(f: Fixture) {
         }
     }
     f.append(batch).await;
-    let found = async |raw, limit| {
-        let found = f.store.retained(f.lab, &filter(raw), NOW, limit).await.expect("retained");
-        assert!(found.windows(2).all(|pair| pair[0].topic < pair[1].topic), "each once, by topic");
-        found.len()
-    };
-    assert_eq!(found("t/#", MANY + 1).await, MANY);
-    assert_eq!(found("t/+/even", MANY + 1).await, MANY / 2);
-    assert_eq!(found("t/+/even", 700).await, 700);
-    assert_eq!(found("t/#", 3).await, 3);
+    retain(&f, "s", b"before", RetainChange::Set).await;
+    retain(&f, "u", b"after", RetainChange::Set).await;
+    let expected = [("t/#", MANY), ("#", MANY + 2), ("t/+/even", MANY / 2), ("+/+/odd", MANY / 2)];
+    for (raw, count) in expected {
+        for records in [1000, 700, 7] {
+            let limit = PageLimit { records, ..GENEROUS };
+            let found = read_by_pages(&f, raw, limit).await;
+            assert!(found.windows(2).all(|pair| pair[0].topic < pair[1].topic), "each once, by topic");
+            assert_eq!(found.len(), count, "{raw} by {records}");
+        }
+    }
+}
+
+pub async fn a_page_of_retained_messages_is_cut_before_its_bytes_are_exceeded(f: Fixture) {
+    for (name, bytes) in [("t/1", 900), ("t/2", 50), ("t/3", 5000), ("t/4", 50), ("t/5", 50)] {
+        retain(&f, name, &vec![b'x'; bytes], RetainChange::Set).await;
+    }
+    let limit = PageLimit { bytes: 1200, ..GENEROUS };
+    let mut pages = Vec::new();
+    let mut after = None;
+    loop {
+        let page = f.store.retained(f.lab, &filter("t/#"), after.as_ref(), NOW, limit).await.expect("read");
+        pages.push(page.messages.len());
+        after = page.next_after;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages, [2, 1, 2], "the third is larger than a page");
+}
+
+pub async fn few_retained_matches_among_many_topics_are_found_in_bounded_steps(f: Fixture) {
+    /// More than any backend looks at for one page.
+    const MORE: usize = 9000;
+    for first in (0..MORE).step_by(1000) {
+        let mut batch = Vec::new();
+        for number in first..first + 1000 {
+            let topic = topic(&format!("t/{number:05}"));
+            batch.push(Append { retain: RetainChange::Set, ..f.message(&f.robot, &topic).await });
+        }
+        f.append(batch).await;
+    }
+    retain(&f, "t/00004/x", b"early", RetainChange::Set).await;
+    retain(&f, "t/08999/x", b"late", RetainChange::Set).await;
+    let limit = PageLimit { records: 100, ..GENEROUS };
+    let first = f.store.retained(f.lab, &filter("t/+/x"), None, NOW, limit).await.expect("read");
+    assert!(first.next_after.is_some(), "it ends before all names are looked at");
+    let found = read_by_pages(&f, "t/+/x", limit).await;
+    let found: Vec<&str> = found.iter().map(|message| message.topic.as_str()).collect();
+    assert_eq!(found, ["t/00004/x", "t/08999/x"]);
+}
+
+pub async fn expired_retained_messages_are_removed_in_bounded_steps(f: Fixture) {
+    for (name, expires_at) in
+        [("a", Some(10)), ("b", Some(20)), ("c", Some(30)), ("d", Some(9000)), ("e", None)]
+    {
+        let append = Append {
+            retain: RetainChange::Set,
+            expires_at: expires_at.map(later),
+            ..f.message(&f.robot, &topic(name)).await
+        };
+        f.append(vec![append]).await;
+    }
+    // It lives on in another message.
+    retain(&f, "c", b"newer", RetainChange::Set).await;
+    let expire = async |milliseconds| f.store.expire_retained(later(milliseconds), 1).await.expect("expire");
+    assert_eq!(expire(9).await, 0);
+    assert_eq!((expire(30).await, expire(30).await, expire(30).await), (1, 1, 0));
+    // At a time at which none had expired: what is not found is gone.
+    let left = retained(&f, "#", NOW).await;
+    let left: Vec<&str> = left.iter().map(|message| message.topic.as_str()).collect();
+    assert_eq!(left, ["c", "d", "e"]);
 }
 
 async fn retain(f: &Fixture, name: &str, payload: &[u8], change: RetainChange) {
@@ -101,5 +164,22 @@ async fn retain(f: &Fixture, name: &str, payload: &[u8], change: RetainChange) {
 }
 
 async fn retained(f: &Fixture, raw: &str, now: UnixMillis) -> Vec<StoredMessage> {
-    f.store.retained(f.lab, &filter(raw), now, 1000).await.expect("retained")
+    let page = f.store.retained(f.lab, &filter(raw), None, now, GENEROUS).await.expect("retained");
+    assert_eq!(page.next_after, None, "all of it fits in a page");
+    page.messages
+}
+
+async fn read_by_pages(f: &Fixture, raw: &str, limit: PageLimit) -> Vec<StoredMessage> {
+    let mut messages = Vec::new();
+    let mut after: Option<TopicName> = None;
+    loop {
+        let page = f.store.retained(f.lab, &filter(raw), after.as_ref(), NOW, limit).await.expect("read");
+        assert!(page.messages.len() <= limit.records);
+        assert!(page.next_after.is_none() || page.next_after > after, "a page gets further");
+        messages.extend(page.messages);
+        after = page.next_after;
+        if after.is_none() {
+            return messages;
+        }
+    }
 }

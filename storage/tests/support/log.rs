@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use sotto_model::{MessageId, Offset, TenantId, TopicFilter, UnixMillis};
+use sotto_model::{MessageId, Offset, TenantId, TopicFilter, TopicName, UnixMillis};
 use sotto_storage::StoreError;
-use sotto_storage::message_log::{Batch, MessageLog, Page, PageLimit, Selector, StoredMessage};
+use sotto_storage::message_log::{Batch, MessageLog, Page, PageLimit, RetainedPage, Selector, StoredMessage};
 
 /// How one attempt to commit fails.
 #[derive(Clone, Copy, Debug)]
@@ -118,10 +118,15 @@ impl MessageLog for FaultyLog {
         &self,
         _: TenantId,
         _: &TopicFilter,
+        _: Option<&TopicName>,
         _: UnixMillis,
-        _: usize,
-    ) -> Result<Vec<StoredMessage>, StoreError> {
+        _: PageLimit,
+    ) -> Result<RetainedPage, StoreError> {
         unreachable!("a committer does not read")
+    }
+
+    async fn expire_retained(&self, _: UnixMillis, _: usize) -> Result<usize, StoreError> {
+        unreachable!("a committer expires nothing")
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
