@@ -21,9 +21,10 @@ COPY deploy/ready /usr/local/bin/sotto-ready
 USER 10001:10001
 WORKDIR /var/lib/sotto
 VOLUME /var/lib/sotto
-EXPOSE 8883 9464
+EXPOSE 8883 8884 9464
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 CMD ["sotto-ready"]
 # SIGTERM: stop accepting, say goodbye to every client, finish what was accepted.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["sotto"]
-CMD ["serve", "--data", "/var/lib/sotto", "--mqtts", "0.0.0.0:8883", "--private", "0.0.0.0:9464"]
+CMD ["serve", "--data", "/var/lib/sotto", "--mqtts", "0.0.0.0:8883", "--wss", "0.0.0.0:8884", \
+     "--private", "0.0.0.0:9464"]

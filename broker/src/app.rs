@@ -35,7 +35,7 @@ use crate::data_dir::{DataDir, DataDirLock, write_private};
 use crate::demo;
 use crate::devices::Devices;
 use crate::directory::LiveDirectory;
-use crate::listener::{Admission, HANDSHAKES_PER_WORKER_MAX, Listener};
+use crate::listener::{Admission, Below, HANDSHAKES_PER_WORKER_MAX, Listener};
 use crate::open_files::OpenFiles;
 use crate::operations::Operations;
 use crate::private::{self, Private};
@@ -62,6 +62,7 @@ const KEY_REFRESH_EVERY: Duration = Duration::from_secs(15);
 /// Where a running broker listens.
 pub(crate) struct Addresses {
     pub(crate) mqtts: SocketAddr,
+    pub(crate) wss: SocketAddr,
     pub(crate) plain: Option<SocketAddr>,
     pub(crate) private: SocketAddr,
 }
@@ -141,8 +142,9 @@ impl App {
 
         // What may be refused for a reason of the operator's comes first.
         let tls = server_tls(&config, &data)?;
-        let mqtts = listen(config.mqtts, "mqtts", Some(tls))?;
-        let plain = config.plain.map(|address| listen(address, "plain", None)).transpose()?;
+        let mqtts = listen(config.mqtts, Below::Tls(tls.clone()))?;
+        let wss = listen(config.wss, Below::WebSocket(tls))?;
+        let plain = config.plain.map(|address| listen(address, Below::Tcp)).transpose()?;
         let private_listener = TcpListener::bind(config.private)
             .await
             .with_context(|| format!("listen on {} (private)", config.private))?;
@@ -234,6 +236,7 @@ impl App {
 
         let addresses = Addresses {
             mqtts: mqtts.local_address()?,
+            wss: wss.local_address()?,
             plain: plain.as_ref().map(Listener::local_address).transpose()?,
             private: private_listener.local_addr()?,
         };
@@ -252,7 +255,7 @@ impl App {
             tasks.spawn(make_checkpoints(store.clone(), stop.clone()));
         }
         let admission = admission(&config, workers);
-        for listener in std::iter::once(mqtts).chain(plain) {
+        for listener in [mqtts, wss].into_iter().chain(plain) {
             let run =
                 listener.run(services.clone(), admission.clone(), connections.clone(), stopping.clone());
             tasks.spawn(run);
@@ -315,12 +318,9 @@ fn server_tls(config: &Config, data: &DataDir) -> Result<Arc<rustls::ServerConfi
     Ok(tls::server_config(&data.server_certificate(), &data.server_key())?)
 }
 
-fn listen(
-    address: SocketAddr,
-    name: &'static str,
-    tls: Option<Arc<rustls::ServerConfig>>,
-) -> Result<Listener> {
-    Listener::bind(address, name, tls).with_context(|| format!("listen on {address} ({name})"))
+fn listen(address: SocketAddr, below: Below) -> Result<Listener> {
+    let label = below.label();
+    Listener::bind(address, below).with_context(|| format!("listen on {address} ({label})"))
 }
 
 fn admission(config: &Config, workers: usize) -> Admission {

@@ -254,7 +254,7 @@ fn print_start(app: &App, json: bool) {
         println!(
             "{}",
             serde_json::json!({
-                "mqtts": addresses.mqtts.to_string(), "plain": plain,
+                "mqtts": addresses.mqtts.to_string(), "wss": addresses.wss.to_string(), "plain": plain,
                 "private": addresses.private.to_string(), "data": app.data().shown(),
             })
         );
@@ -262,6 +262,7 @@ fn print_start(app: &App, json: bool) {
     }
     println!("sotto {} serves", env!("CARGO_PKG_VERSION"));
     println!("  MQTT over TLS   {}", addresses.mqtts);
+    println!("  over WebSocket  wss://{}/mqtt", addresses.wss);
     if let Some(plain) = addresses.plain {
         println!("  MQTT, no TLS    {plain} (lab)");
     }
@@ -280,6 +281,7 @@ fn check(flags: &Flags, serve_flags: &ServeFlags, json: bool) -> Result<()> {
     let tls = if config.tls.certificate_file.is_some() { "configured" } else { "made at the first start" };
     let plan = serde_json::json!({
         "mqtts": config.mqtts.to_string(),
+        "wss": config.wss.to_string(),
         "private": config.private.to_string(),
         "plain": config.plain.map(|address| address.to_string()),
         "lab": config.lab,

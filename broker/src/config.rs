@@ -9,6 +9,7 @@ use sotto_model::limits::ACL_RULES_PER_TENANT_MAX;
 use sotto_model::{AclAction, AclEffect, AclFilter, AclRule, ClientLimits, LimitOutOfRange};
 
 const MQTTS_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8883);
+const WSS_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8884);
 const PRIVATE_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 const DATA_DEFAULT: &str = "sotto-data";
 
@@ -36,6 +37,7 @@ struct File {
     environment: Option<Environment>,
     data: Option<PathBuf>,
     mqtts: Option<SocketAddr>,
+    wss: Option<SocketAddr>,
     private: Option<SocketAddr>,
     plain: Option<SocketAddr>,
     lab: Option<bool>,
@@ -165,6 +167,9 @@ pub(crate) struct ServeFlags {
     /// MQTT over TLS [default: 127.0.0.1:8883]
     #[arg(long, value_name = "ADDR")]
     pub(crate) mqtts: Option<SocketAddr>,
+    /// MQTT over WebSocket over TLS, path /mqtt [default: 127.0.0.1:8884]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) wss: Option<SocketAddr>,
     /// Add the tenant `lab`: anonymous, no topic is guarded. For test suites and benchmarks
     #[arg(long)]
     pub(crate) lab: bool,
@@ -176,6 +181,7 @@ pub(crate) struct ServeFlags {
 pub(crate) struct Config {
     pub(crate) data: PathBuf,
     pub(crate) mqtts: SocketAddr,
+    pub(crate) wss: SocketAddr,
     pub(crate) private: SocketAddr,
     pub(crate) plain: Option<SocketAddr>,
     pub(crate) lab: bool,
@@ -210,6 +216,7 @@ impl Config {
         let config = Self {
             data: flags.data.clone().or(file.data).unwrap_or_else(|| DATA_DEFAULT.into()),
             mqtts: serve.mqtts.or(file.mqtts).unwrap_or(MQTTS_DEFAULT),
+            wss: serve.wss.or(file.wss).unwrap_or(WSS_DEFAULT),
             private: flags.private.or(file.private).unwrap_or(PRIVATE_DEFAULT),
             plain: serve.plain.or(file.plain),
             lab: serve.lab || file.lab.unwrap_or(false),
@@ -374,6 +381,7 @@ mod tests {
             .fold(String::new(), |text, line| text + line + "\n");
         let file: File = toml::from_str(&uncommented).expect("every key of the example is known");
         assert_eq!(file.mqtts, Some(MQTTS_DEFAULT));
+        assert_eq!(file.wss, Some(WSS_DEFAULT));
         assert_eq!(file.private, Some(PRIVATE_DEFAULT));
         assert_eq!(file.data.as_deref(), Some(Path::new(DATA_DEFAULT)));
         assert!(file.database_url_file.is_some() && file.push.extra_ca_file.is_some());

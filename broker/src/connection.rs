@@ -168,7 +168,7 @@ impl Connection {
                 First::Incomplete => {}
                 First::NotMqtt => {
                     metrics::disconnect("not_mqtt");
-                    return Poll::Ready(());
+                    return self.part();
                 }
                 First::Refused(version, reason) => return self.refuse(version, reason, cx, shared),
                 First::Connect(request, len) => {
@@ -184,6 +184,11 @@ impl Connection {
         match self.transport.poll_read(cx, &mut shared.scratch, &mut self.input) {
             Poll::Pending => self.stay(Phase::Arriving(arriving), Poll::Pending),
             Poll::Ready(Ok(())) => self.stay(Phase::Arriving(arriving), Poll::Ready(())),
+            Poll::Ready(Err(error @ TransportError::WebSocket(_))) => {
+                // It is told: by the answer to its request, or by a close code.
+                let _ = lost_before_connect(&error);
+                self.part()
+            }
             Poll::Ready(Err(error)) => lost_before_connect(&error),
         }
     }
@@ -226,12 +231,15 @@ impl Connection {
         shared.output.clear();
         handshake::refused(version, reason, &mut shared.output);
         match self.transport.write(cx, &mut shared.scratch, &shared.output) {
-            Ok(()) => {
-                let ending = Ending::without_session(&mut self.transport);
-                self.stay(Phase::Ending(Box::new(ending)), Poll::Ready(()))
-            }
+            Ok(()) => self.part(),
             Err(error) => lost_before_connect(&error),
         }
+    }
+
+    /// Sends what is on its way, and closes.
+    fn part(&mut self) -> Poll<()> {
+        let ending = Ending::without_session(&mut self.transport);
+        self.stay(Phase::Ending(Box::new(ending)), Poll::Ready(()))
     }
 }
 
@@ -313,6 +321,7 @@ fn first_packet(input: &[u8], limits: &ClientLimits) -> First {
 fn lost_before_connect(error: &TransportError) -> Poll<()> {
     metrics::disconnect(match error {
         TransportError::Tls(_) => "tls_failure",
+        TransportError::WebSocket(_) => "websocket_violation",
         TransportError::Closed | TransportError::Io(_) => "lost_before_connect",
     });
     Poll::Ready(())

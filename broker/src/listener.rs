@@ -16,8 +16,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::connection::Connection;
 use crate::services::Services;
-use crate::tls::RecordLayer;
+use crate::tls::{RecordLayer, TlsFailure};
 use crate::transport::Transport;
+use crate::websocket::WebSocket;
 
 /// Handshakes in flight, a worker thread.
 pub(crate) const HANDSHAKES_PER_WORKER_MAX: usize = 256;
@@ -31,8 +32,15 @@ const KEEP_ALIVE_AFTER: Duration = Duration::from_mins(10);
 
 pub(crate) struct Listener {
     socket: TcpListener,
-    name: &'static str,
-    tls: Option<Arc<ServerConfig>>,
+    below: Below,
+}
+
+/// What MQTT is spoken on.
+pub(crate) enum Below {
+    Tls(Arc<ServerConfig>),
+    /// A WebSocket on TLS.
+    WebSocket(Arc<ServerConfig>),
+    Tcp,
 }
 
 /// What all listeners of the node share.
@@ -45,17 +53,13 @@ pub(crate) struct Admission {
 }
 
 impl Listener {
-    pub(crate) fn bind(
-        address: SocketAddr,
-        name: &'static str,
-        tls: Option<Arc<ServerConfig>>,
-    ) -> io::Result<Self> {
+    pub(crate) fn bind(address: SocketAddr, below: Below) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        Ok(Self { socket: TcpListener::from_std(socket.into())?, name, tls })
+        Ok(Self { socket: TcpListener::from_std(socket.into())?, below })
     }
 
     pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
@@ -83,9 +87,9 @@ impl Listener {
                     continue;
                 }
             };
-            let Ok(tls) = self.tls.clone().map(RecordLayer::new).transpose() else { continue };
-            let transport = Transport::new(socket, tls);
-            let connection = Connection::new(transport, self.name, handshake, room, services.clone());
+            let Ok(transport) = self.below.transport(socket) else { continue };
+            let label = self.below.label();
+            let connection = Connection::new(transport, label, handshake, room, services.clone());
             connections.spawn(connection);
         }
     }
@@ -100,6 +104,27 @@ impl Listener {
         let (socket, _) = self.socket.accept().await?;
         prepare(&socket)?;
         Ok((socket, room, handshake))
+    }
+}
+
+impl Below {
+    /// The flag and the key of the configuration, and the listener's label in metrics.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Tls(_) => "mqtts",
+            Self::WebSocket(_) => "wss",
+            Self::Tcp => "plain",
+        }
+    }
+
+    fn transport(&self, socket: TcpStream) -> Result<Transport, TlsFailure> {
+        Ok(match self {
+            Self::Tls(config) => Transport::new(socket, Some(RecordLayer::new(config.clone())?), None),
+            Self::WebSocket(config) => {
+                Transport::new(socket, Some(RecordLayer::new(config.clone())?), Some(WebSocket::new()))
+            }
+            Self::Tcp => Transport::new(socket, None, None),
+        })
     }
 }
 

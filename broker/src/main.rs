@@ -32,6 +32,7 @@ mod sweep;
 mod tls;
 mod topic_tree;
 mod transport;
+mod websocket;
 
 use std::process::ExitCode;
 

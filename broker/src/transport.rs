@@ -1,7 +1,7 @@
-//! The bytes of one connection: a socket with or without TLS, without buffers of its own.
+//! The bytes of one connection: a socket, with or without TLS and a WebSocket, without buffers of its own.
 //!
-//! What is read goes into the thread's scratch buffers; only an incomplete TLS record and what the socket
-//! would not take stay with the connection.
+//! What is read goes into the thread's scratch buffers; only an incomplete TLS record, an incomplete
+//! WebSocket header and what the socket would not take stay with the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::tls::{RecordLayer, TlsFailure};
+use crate::websocket::{Received, Violation, WebSocket};
 
 /// One read: a TLS record at its largest, and a little.
 pub(crate) const READ_BYTES: usize = 17 * 1024;
@@ -23,17 +24,27 @@ pub(crate) enum TransportError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Tls(#[from] TlsFailure),
+    #[error(transparent)]
+    WebSocket(#[from] Violation),
 }
 
 pub(crate) struct Transport {
     socket: TcpStream,
     tls: Option<RecordLayer>,
+    websocket: Option<Box<WebSocket>>,
     /// An incomplete TLS record.
     partial: Vec<u8>,
     /// Written by us, not yet taken by the socket, from `unsent_from` on.
     unsent: Vec<u8>,
     unsent_from: usize,
-    peer_closed: bool,
+    over: Option<Over>,
+}
+
+/// Why nothing more is read, once what came before is handled.
+#[derive(Clone, Copy)]
+enum Over {
+    Closed,
+    WebSocket(Violation),
 }
 
 /// Buffers that all connections of a thread share.
@@ -42,17 +53,34 @@ pub(crate) struct Scratch {
     incoming: Vec<u8>,
     /// Bytes for the socket.
     outgoing: Vec<u8>,
+    /// A WebSocket's frames, received or to be sent.
+    frames: Vec<u8>,
+    /// What a WebSocket answers by itself.
+    answers: Vec<u8>,
 }
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        Self { incoming: vec![0; READ_BYTES], outgoing: Vec::with_capacity(READ_BYTES) }
+        Self {
+            incoming: vec![0; READ_BYTES],
+            outgoing: Vec::with_capacity(READ_BYTES),
+            frames: Vec::new(),
+            answers: Vec::new(),
+        }
     }
 }
 
 impl Transport {
-    pub(crate) fn new(socket: TcpStream, tls: Option<RecordLayer>) -> Self {
-        Self { socket, tls, partial: Vec::new(), unsent: Vec::new(), unsent_from: 0, peer_closed: false }
+    pub(crate) fn new(socket: TcpStream, tls: Option<RecordLayer>, websocket: Option<WebSocket>) -> Self {
+        Self {
+            socket,
+            tls,
+            websocket: websocket.map(Box::new),
+            partial: Vec::new(),
+            unsent: Vec::new(),
+            unsent_from: 0,
+            over: None,
+        }
     }
 
     pub(crate) fn is_established(&self) -> bool {
@@ -67,64 +95,111 @@ impl Transport {
         self.unsent.len() - self.unsent_from
     }
 
-    /// Reads once and appends the plaintext: possibly none, when a record is incomplete.
+    /// Reads once and appends what it carries of MQTT packets: possibly nothing, when a record or a frame is
+    /// incomplete.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut Scratch,
-        plaintext: &mut Vec<u8>,
+        packets: &mut Vec<u8>,
     ) -> Poll<Result<(), TransportError>> {
-        if self.peer_closed {
-            return Poll::Ready(Err(TransportError::Closed));
+        match self.over {
+            Some(Over::Closed) => return Poll::Ready(Err(TransportError::Closed)),
+            Some(Over::WebSocket(violation)) => return Poll::Ready(Err(violation.into())),
+            None => {}
         }
+        // A peer that takes no answers is not read: they would have to be kept.
+        ready!(self.poll_flush(cx))?;
         let mut buffer = ReadBuf::new(&mut scratch.incoming);
         ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
         let read = buffer.filled().len();
         if read == 0 {
             return Poll::Ready(Err(TransportError::Closed));
         }
-        let Some(tls) = &mut self.tls else {
-            plaintext.extend_from_slice(&scratch.incoming[..read]);
-            return Poll::Ready(Ok(()));
-        };
         scratch.outgoing.clear();
-        let fed = if self.partial.is_empty() {
-            let fed = tls.feed(&mut scratch.incoming[..read], plaintext, &mut scratch.outgoing);
-            if let Ok(fed) = &fed {
-                self.partial.extend_from_slice(&scratch.incoming[fed.consumed..read]);
-            }
-            fed
+        let received = if self.websocket.is_none() {
+            self.decrypt(read, scratch, packets)
         } else {
-            self.partial.extend_from_slice(&scratch.incoming[..read]);
-            let fed = tls.feed(&mut self.partial, plaintext, &mut scratch.outgoing);
-            if let Ok(fed) = &fed {
-                self.partial.drain(..fed.consumed);
-                if self.partial.is_empty() {
-                    self.partial = Vec::new();
-                }
-            }
-            fed
+            let mut frames = std::mem::take(&mut scratch.frames);
+            frames.clear();
+            let received = self
+                .decrypt(read, scratch, &mut frames)
+                .and_then(|()| self.receive_frames(scratch, &mut frames, packets));
+            scratch.frames = frames;
+            received
         };
-        let closed = fed.map(|fed| fed.closed);
         // Handshake records and alerts leave even when the connection fails.
         let sent = self.poll_send(cx, &scratch.outgoing);
-        // What came before close_notify is still to be handled.
-        self.peer_closed = closed?;
+        received?;
         sent?;
         Poll::Ready(Ok(()))
     }
 
-    /// Encrypts and sends; what the socket does not take is kept, to be sent by `poll_flush`.
+    /// Appends the plaintext of what was read, and leaves what TLS answers in `scratch.outgoing`.
+    fn decrypt(
+        &mut self,
+        read: usize,
+        scratch: &mut Scratch,
+        plaintext: &mut Vec<u8>,
+    ) -> Result<(), TransportError> {
+        let Some(tls) = &mut self.tls else {
+            plaintext.extend_from_slice(&scratch.incoming[..read]);
+            return Ok(());
+        };
+        let closed = if self.partial.is_empty() {
+            let fed = tls.feed(&mut scratch.incoming[..read], plaintext, &mut scratch.outgoing)?;
+            self.partial.extend_from_slice(&scratch.incoming[fed.consumed..read]);
+            fed.closed
+        } else {
+            self.partial.extend_from_slice(&scratch.incoming[..read]);
+            let fed = tls.feed(&mut self.partial, plaintext, &mut scratch.outgoing)?;
+            self.partial.drain(..fed.consumed);
+            if self.partial.is_empty() {
+                self.partial = Vec::new();
+            }
+            fed.closed
+        };
+        if closed {
+            self.over = Some(Over::Closed);
+        }
+        Ok(())
+    }
+
+    /// Appends what the frames carry, and what the WebSocket answers to `scratch.outgoing`.
+    fn receive_frames(
+        &mut self,
+        scratch: &mut Scratch,
+        frames: &mut Vec<u8>,
+        packets: &mut Vec<u8>,
+    ) -> Result<(), TransportError> {
+        let Some(websocket) = &mut self.websocket else { return Ok(()) };
+        scratch.answers.clear();
+        match websocket.receive(frames, packets, &mut scratch.answers) {
+            Ok(Received::More) => {}
+            Ok(Received::Closed) => self.over = Some(Over::Closed),
+            Err(violation) => self.over = Some(Over::WebSocket(violation)),
+        }
+        if scratch.answers.is_empty() {
+            return Ok(());
+        }
+        self.encrypt(&scratch.answers, &mut scratch.outgoing)
+    }
+
+    /// Encrypts and sends, a WebSocket's in one frame; what the socket does not take is kept, to be sent by
+    /// `poll_flush`.
     pub(crate) fn write(
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut Scratch,
-        plaintext: &[u8],
+        packets: &[u8],
     ) -> Result<(), TransportError> {
         scratch.outgoing.clear();
-        match &mut self.tls {
-            Some(tls) => tls.encrypt(plaintext, &mut self.partial, &mut scratch.outgoing)?,
-            None => scratch.outgoing.extend_from_slice(plaintext),
+        if let Some(websocket) = &self.websocket {
+            scratch.frames.clear();
+            websocket.send(packets, &mut scratch.frames);
+            self.encrypt(&scratch.frames, &mut scratch.outgoing)?;
+        } else {
+            self.encrypt(packets, &mut scratch.outgoing)?;
         }
         self.poll_send(cx, &scratch.outgoing)
     }
@@ -145,15 +220,33 @@ impl Transport {
         Poll::Ready(Ok(()))
     }
 
-    /// Queues close_notify behind what is kept.
+    /// Queues behind what is kept what ends the connection: a WebSocket's close frame, and close_notify.
     pub(crate) fn close_notify(&mut self) {
-        if let Some(tls) = &mut self.tls {
-            tls.close(&mut self.partial, &mut self.unsent);
+        let mut unsent = std::mem::take(&mut self.unsent);
+        let mut frame = Vec::new();
+        if let Some(websocket) = &mut self.websocket {
+            websocket.close(&mut frame);
         }
+        if !frame.is_empty() {
+            // A connection on which nothing can be sent any more is closed without a word.
+            let _ = self.encrypt(&frame, &mut unsent);
+        }
+        if let Some(tls) = &mut self.tls {
+            tls.close(&mut self.partial, &mut unsent);
+        }
+        self.unsent = unsent;
     }
 
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    fn encrypt(&mut self, plaintext: &[u8], outgoing: &mut Vec<u8>) -> Result<(), TransportError> {
+        match &mut self.tls {
+            Some(tls) => tls.encrypt(plaintext, &mut self.partial, outgoing)?,
+            None => outgoing.extend_from_slice(plaintext),
+        }
+        Ok(())
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, outgoing: &[u8]) -> Result<(), TransportError> {

@@ -34,6 +34,8 @@ pub(crate) enum Farewell {
     /// The socket failed, or closed without DISCONNECT.
     Lost,
     TlsFailure,
+    /// Told by the WebSocket's close code.
+    WebSocketViolation,
     /// The client broke the protocol. [MQTT-4.13.1-1]
     Violation(Violation),
     /// The client cannot be served.
@@ -49,6 +51,7 @@ impl Farewell {
             Self::Goodbye { .. } => "client_disconnect",
             Self::Lost => "lost",
             Self::TlsFailure => "tls_failure",
+            Self::WebSocketViolation => "websocket_violation",
             Self::Violation(violation) => violation.reason.as_str(),
             Self::Refused(reason) => reason.as_str(),
             Self::Commanded(command) => command.reason().as_str(),
@@ -59,7 +62,7 @@ impl Farewell {
     /// What the client is told.
     pub(crate) fn disconnect_reason(self) -> Option<ReasonCode> {
         match self {
-            Self::Goodbye { .. } | Self::Lost | Self::TlsFailure => None,
+            Self::Goodbye { .. } | Self::Lost | Self::TlsFailure | Self::WebSocketViolation => None,
             Self::Violation(violation) => Some(violation.reason),
             Self::Refused(reason) => Some(reason),
             Self::Commanded(command) => Some(command.reason()),
@@ -83,6 +86,7 @@ impl Farewell {
             Self::Commanded(Command::Revoked) => false,
             Self::Lost
             | Self::TlsFailure
+            | Self::WebSocketViolation
             | Self::Violation(_)
             | Self::Refused(_)
             | Self::Commanded(_)

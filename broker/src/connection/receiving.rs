@@ -172,6 +172,7 @@ fn poll_read(
         Poll::Ready(Ok(())) => Ok(true),
         Poll::Pending => Ok(false),
         Poll::Ready(Err(TransportError::Tls(_))) => Err(Farewell::TlsFailure),
+        Poll::Ready(Err(TransportError::WebSocket(_))) => Err(Farewell::WebSocketViolation),
         Poll::Ready(Err(TransportError::Closed | TransportError::Io(_))) => Err(Farewell::Lost),
     }
 }

@@ -41,6 +41,7 @@ impl Broker {
         let config = Config {
             data: data.path().join("data"),
             mqtts: any,
+            wss: any,
             private: any,
             plain: Some(any),
             lab: true,

@@ -15,4 +15,5 @@ mod slow;
 mod starting;
 mod stock_clients;
 mod support;
+mod websocket;
 mod will;

@@ -17,7 +17,8 @@ async fn the_printed_commands_work_as_they_stand(kind: Kind) {
     }
     let folder = tempfile::tempdir().expect("make a folder");
     let database = Database::create(kind).await;
-    let mut arguments = vec!["serve", "--mqtts", "127.0.0.1:0", "--private", "127.0.0.1:0"];
+    let mut arguments =
+        vec!["serve", "--mqtts", "127.0.0.1:0", "--wss", "127.0.0.1:0", "--private", "127.0.0.1:0"];
     if let Some(url) = database.url() {
         arguments.extend(["--database", url]);
     }

@@ -17,12 +17,11 @@ use crate::support::process::sotto;
 
 /// Runs `sotto serve`, which must fail; what it says on standard error.
 async fn refused(folder: &Path, arguments: &[&str]) -> String {
-    let (mqtts, private) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
     let mut command = sotto();
     command.current_dir(folder).arg("serve");
-    for (flag, value) in [("--mqtts", &mqtts), ("--private", &private)] {
+    for flag in ["--mqtts", "--wss", "--private"] {
         if !arguments.contains(&flag) {
-            command.args([flag, value]);
+            command.arg(flag).arg(format!("127.0.0.1:{}", free_port()));
         }
     }
     let output = soon("sotto to give up", command.args(arguments).output()).await.expect("run sotto");
@@ -158,7 +157,7 @@ async fn a_port_in_use_and_a_folder_in_use_are_named() {
     let folder = tempfile::tempdir().expect("make a folder");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
-    for flag in ["--mqtts", "--private"] {
+    for flag in ["--mqtts", "--wss", "--private"] {
         let said = refused(folder.path(), &[flag, &address]).await;
         assert!(said.contains(&address) && said.contains("in use"), "{said}");
     }
@@ -203,8 +202,9 @@ async fn a_second_broker_on_the_same_database_does_not_serve_beside_the_first() 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_says_what_serve_would_do_and_refuses_what_serve_refuses() {
     let mut house = House::closed(Database::Sqlite, "");
-    house.configure("mqtts = \"127.0.0.1:7777\"\n".to_owned());
+    house.configure("mqtts = \"127.0.0.1:7777\"\nwss = \"127.0.0.1:7778\"\n".to_owned());
     let plan = house.sotto(&["check"]).await;
     assert_eq!((&plan["mqtts"], &plan["store"]), (&"127.0.0.1:7777".into(), &"embedded SQLite".into()));
+    assert_eq!(plan["wss"], "127.0.0.1:7778");
     assert!(!house.data().exists(), "it makes nothing");
 }

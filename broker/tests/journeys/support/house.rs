@@ -22,6 +22,7 @@ pub(crate) struct House {
     folder: TempDir,
     pub(crate) database: Database,
     mqtts: u16,
+    wss: u16,
     private: u16,
     config: String,
     process: Option<Process>,
@@ -47,6 +48,7 @@ impl House {
             folder: tempfile::Builder::new().prefix("sotto-journey-").tempdir().expect("make a folder"),
             database,
             mqtts: free_port(),
+            wss: free_port(),
             private: free_port(),
             config: config.to_owned(),
             process: None,
@@ -64,12 +66,13 @@ impl House {
         assert!(self.process.is_none(), "it runs");
         let mut arguments = vec!["serve".to_owned(), "--json".to_owned()];
         arguments.extend(self.place());
-        for (flag, port) in [("--mqtts", self.mqtts), ("--private", self.private)] {
+        for (flag, port) in [("--mqtts", self.mqtts), ("--wss", self.wss), ("--private", self.private)] {
             arguments.extend([flag.to_owned(), format!("127.0.0.1:{port}")]);
         }
         let process = Process::start(&arguments, self.folder.path(), "}\n").await;
         let started: Value = serde_json::from_str(&process.stdout.text()).expect("a line of JSON");
         assert_eq!(started["mqtts"], self.mqtts().to_string());
+        assert_eq!(started["wss"], self.wss().to_string());
         assert_eq!(started["private"], self.private().to_string());
         self.outputs.extend([process.stdout.clone(), process.stderr.clone()]);
         self.process = Some(process);
@@ -118,6 +121,10 @@ impl House {
 
     pub(crate) fn mqtts(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.mqtts).into()
+    }
+
+    pub(crate) fn wss(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.wss).into()
     }
 
     pub(crate) fn private(&self) -> SocketAddr {
