@@ -1,6 +1,7 @@
 //! The journeys: the broker's process, real databases, and clients that others wrote.
 
 mod access_rules;
+mod clients;
 mod delivery;
 mod membership;
 mod newcomer;

@@ -1,5 +1,6 @@
 //! What the journeys stand on: brokers as processes, databases, phones, and the services around them.
 
+pub(crate) mod clients;
 pub(crate) mod database;
 pub(crate) mod house;
 pub(crate) mod metrics;

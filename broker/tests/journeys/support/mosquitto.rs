@@ -1,13 +1,12 @@
 //! Eclipse Mosquitto's command line clients.
 
-#![expect(clippy::disallowed_macros, reason = "a test that is skipped says so")]
-
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use super::clients::absent;
 use super::house::House;
 use super::patience::soon;
 
@@ -28,7 +27,7 @@ pub(crate) fn is_installed() -> bool {
     };
     let both = installed("mosquitto_pub") && installed("mosquitto_sub");
     if !both {
-        println!("SKIPPED: mosquitto_pub and mosquitto_sub are not installed");
+        absent("mosquitto_pub and mosquitto_sub");
     }
     both
 }
@@ -82,8 +81,12 @@ impl Subscriber {
 
 /// Publishes with QoS 1 by `mosquitto_pub`.
 pub(crate) async fn publish(house: &House, user: &str, topic: &str, payload: &str) {
+    publish_with(house, user, &["-q", "1", "-t", topic, "-m", payload]).await;
+}
+
+pub(crate) async fn publish_with(house: &House, user: &str, arguments: &[&str]) {
     let mut command = client("mosquitto_pub", house, user);
-    command.args(["-q", "1", "-t", topic, "-m", payload]).stdin(Stdio::null()).kill_on_drop(true);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     let status = soon("mosquitto_pub", command.status()).await.expect("run mosquitto_pub");
     assert!(status.success(), "mosquitto_pub: {status}");
 }
