@@ -9,6 +9,7 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Html;
 use axum::routing::get;
+use data_encoding::BASE64;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::ParsedCertificate;
@@ -137,10 +138,11 @@ async fn a_page_in_chromium_holds_a_session_over_websocket() {
         "holdMilliseconds": PAGE_HOLDS.as_millis(),
     });
     let log = house.folder().join("chromium.log");
-    let mut chromium = chromium(&house, &format!("http://{address}/#{}", percent_encoded(&told.to_string())))
-        .stderr(std::fs::File::create(&log).expect("make a log"))
-        .spawn()
-        .expect("start chromium");
+    let mut chromium =
+        chromium(&house, &format!("http://{address}/#{}", BASE64.encode(told.to_string().as_bytes())))
+            .stderr(std::fs::File::create(&log).expect("make a log"))
+            .spawn()
+            .expect("start chromium");
 
     let heard = bob.receive_payloads(1).await;
     assert_eq!(heard, ["from the page"], "{}", std::fs::read_to_string(&log).unwrap_or_default());
@@ -164,7 +166,7 @@ fn chromium(house: &House, url: &str) -> Command {
     let certificate = CertificateDer::from_pem_file(house.data().join("server.crt")).expect("a certificate");
     let certificate = ParsedCertificate::try_from(&certificate).expect("a certificate");
     let key = digest(&SHA256, &certificate.subject_public_key_info());
-    let pin = data_encoding::BASE64.encode(key.as_ref());
+    let pin = BASE64.encode(key.as_ref());
     let mut command = Command::new("chromium");
     command
         .args([
@@ -182,8 +184,4 @@ fn chromium(house: &House, url: &str) -> Command {
         .stdout(std::process::Stdio::null())
         .kill_on_drop(true);
     command
-}
-
-fn percent_encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
