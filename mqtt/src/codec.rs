@@ -3,8 +3,8 @@
 //! The decoder takes packets of both directions and refuses whatever the specifications call malformed or
 //! a protocol error by looking at one packet alone. What needs memory of the connection (whether a packet
 //! may come from this side, topic aliases, packet identifiers in use) is the session's business; so is
-//! everything that is answered for one topic or filter rather than by closing: topic length and depth,
-//! filter syntax, the Client Identifier.
+//! everything that is answered for one topic or filter rather than by closing: their length and depth, and
+//! the Client Identifier.
 
 pub mod decode;
 pub mod encode;
@@ -17,6 +17,7 @@ mod decode_error;
 mod filters;
 mod fixed_header;
 mod primitive;
+mod topic_filter;
 mod topic_name;
 
 pub use connect::connect_version;

@@ -23,9 +23,9 @@ pub(crate) fn decode_connect<'a>(reader: &mut Reader<'a>) -> Result<Connect<'a>,
     check_flags(flags, version)?;
     let keep_alive = reader.u16()?;
     let properties = read_properties(version, PropertyContext::Connect, reader)?;
-    let client_id = reader.utf8()?;
+    let client_id = reader.name()?;
     let will = if flags & WILL == 0 { None } else { Some(read_will(flags, version, reader)?) };
-    let username = if flags & USERNAME == 0 { None } else { Some(reader.utf8()?) };
+    let username = if flags & USERNAME == 0 { None } else { Some(reader.name()?) };
     let password = if flags & PASSWORD == 0 { None } else { Some(reader.binary()?) };
     Ok(Connect {
         version,
@@ -101,7 +101,7 @@ fn check_flags(flags: u8, version: Version) -> Result<(), DecodeError> {
 
 fn read_will<'a>(flags: u8, version: Version, reader: &mut Reader<'a>) -> Result<Will<'a>, DecodeError> {
     let properties = read_properties(version, PropertyContext::Will, reader)?;
-    let topic = reader.utf8()?;
+    let topic = reader.name()?;
     if topic.is_empty() {
         return Err(DecodeError::malformed("a Will Topic is empty [MQTT-4.7.3-1]"));
     }

@@ -78,7 +78,7 @@ fn decode_publish(header: FixedHeader, version: Version, mut reader: Reader<'_>)
     if dup && qos == QoS::AtMostOnce {
         return Err(DecodeError::malformed("a PUBLISH of QoS 0 has DUP set [MQTT-3.3.1-2]"));
     }
-    let topic = reader.utf8()?;
+    let topic = reader.name()?;
     check_topic_name(topic)?;
     let packet_id = if qos == QoS::AtMostOnce { None } else { Some(reader.packet_id()?) };
     let properties = match version {
@@ -174,7 +174,7 @@ fn decode_unsubscribe(version: Version, mut reader: Reader<'_>) -> Result<Unsubs
     Ok(Unsubscribe {
         packet_id: reader.packet_id()?,
         properties: read_properties(version, PropertyContext::Unsubscribe, &mut reader)?,
-        filters: UnsubscribeFilters::decode(reader.rest())?,
+        filters: UnsubscribeFilters::decode(reader.rest(), version)?,
     })
 }
 
@@ -235,7 +235,7 @@ fn read_properties<'a>(
 fn read_reason(packet_type: PacketType, reader: &mut Reader<'_>) -> Result<ReasonCode, DecodeError> {
     ReasonCode::from_u8(reader.u8()?)
         .filter(|reason| reason.is_used_in(packet_type))
-        .ok_or(DecodeError::malformed("a Reason Code is not one of its packet's"))
+        .ok_or(DecodeError::protocol("a Reason Code is not one of its packet's [MQTT-3.4.2-1]"))
 }
 
 fn check_reasons(packet_type: PacketType, reasons: &[u8]) -> Result<(), DecodeError> {

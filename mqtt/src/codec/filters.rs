@@ -5,6 +5,7 @@ use sotto_model::limits::FILTERS_PER_PACKET_MAX;
 
 use super::decode_error::DecodeError;
 use super::primitive::{Reader, Sink};
+use super::topic_filter::{SHARE, check_topic_filter};
 use crate::packet::{SubscribeFilters, UnsubscribeFilters, Version};
 use crate::reason::ReasonCode;
 
@@ -51,11 +52,12 @@ impl<'a> SubscribeFilters<'a> {
             if count > FILTERS_PER_PACKET_MAX {
                 return Err(TOO_MANY);
             }
-            let filter = reader.utf8()?;
+            let filter = reader.name()?;
+            check_topic_filter(filter, version)?;
             let bits = reader.u8()?;
             check_options(bits, version)?;
             // [MQTT-3.8.3-4]
-            if bits & 0b100 != 0 && filter.starts_with("$share/") {
+            if bits & 0b100 != 0 && filter.starts_with(SHARE) {
                 return Err(DecodeError::protocol("No Local is set on a shared subscription [MQTT-3.8.3-4]"));
             }
         }
@@ -146,7 +148,7 @@ impl<'a> UnsubscribeFilters<'a> {
         self.raw.is_empty()
     }
 
-    pub(crate) fn decode(raw: &'a [u8]) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(raw: &'a [u8], version: Version) -> Result<Self, DecodeError> {
         // [MQTT-3.10.3-2]
         if raw.is_empty() {
             return Err(DecodeError::protocol("an UNSUBSCRIBE has no topic filter [MQTT-3.10.3-2]"));
@@ -158,7 +160,7 @@ impl<'a> UnsubscribeFilters<'a> {
             if count > FILTERS_PER_PACKET_MAX {
                 return Err(TOO_MANY);
             }
-            reader.utf8()?;
+            check_topic_filter(reader.name()?, version)?;
         }
         Ok(Self { raw })
     }

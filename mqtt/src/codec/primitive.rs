@@ -9,6 +9,8 @@ pub(crate) const VARIABLE_BYTE_INTEGER_MAX: u32 = 268_435_455;
 
 const ENDS_EARLY: DecodeError = DecodeError::malformed("a field ends behind the end of what holds it");
 
+const HOLDS_NUL: DecodeError = DecodeError::malformed("a string holds U+0000 [MQTT-1.5.4-2]");
+
 /// Reads a packet from front to back. Every field borrows from the packet.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
@@ -73,14 +75,31 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(crate) fn utf8(&mut self) -> Result<&'a str, DecodeError> {
-        let bytes = self.binary()?;
-        // Refuses surrogates and overlong forms too. [MQTT-1.5.4-1]
-        let text = std::str::from_utf8(bytes)
-            .map_err(|_| DecodeError::malformed("a string is not UTF-8 [MQTT-1.5.4-1]"))?;
-        if contains_any(bytes, [0]) {
-            return Err(DecodeError::malformed("a string holds U+0000 [MQTT-1.5.4-2]"));
+        let text = self.unicode()?;
+        if contains_any(text.as_bytes(), [0]) {
+            return Err(HOLDS_NUL);
         }
         Ok(text)
+    }
+
+    /// A UTF-8 string that names something: a client, a user, a topic. Of the code points that §1.5.4 says
+    /// it should not hold, and for which it lets a receiver take the packet for malformed, it holds none:
+    /// what cannot be seen tells names apart that look the same.
+    #[inline]
+    pub(crate) fn name(&mut self) -> Result<&'a str, DecodeError> {
+        let text = self.unicode()?;
+        let printable = text.bytes().fold(true, |all, byte| all & matches!(byte, b' '..=b'~'));
+        if !printable {
+            check_name(text)?;
+        }
+        Ok(text)
+    }
+
+    #[inline]
+    fn unicode(&mut self) -> Result<&'a str, DecodeError> {
+        // Refuses surrogates and overlong forms too. [MQTT-1.5.4-1]
+        std::str::from_utf8(self.binary()?)
+            .map_err(|_| DecodeError::malformed("a string is not UTF-8 [MQTT-1.5.4-1]"))
     }
 
     #[inline]
@@ -96,6 +115,22 @@ impl<'a> Reader<'a> {
             Err(DecodeError::malformed("a packet is longer than its fields"))
         }
     }
+}
+
+fn check_name(text: &str) -> Result<(), DecodeError> {
+    for character in text.chars() {
+        match u32::from(character) {
+            0 => return Err(HOLDS_NUL),
+            0x01..=0x1f | 0x7f..=0x9f => {
+                return Err(DecodeError::malformed("a name holds a control character (§1.5.4)"));
+            }
+            point if matches!(point, 0xfdd0..=0xfdef) || point & 0xfffe == 0xfffe => {
+                return Err(DecodeError::malformed("a name holds a non-character of Unicode (§1.5.4)"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether one of `needles` is in `bytes`; eight bytes at a time, since every string of every packet is

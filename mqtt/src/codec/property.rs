@@ -262,7 +262,7 @@ impl PropertyId {
             Self::PayloadFormatIndicator => Property::PayloadFormatIndicator(flag(reader)?),
             Self::MessageExpiryInterval => Property::MessageExpiryInterval(reader.u32()?),
             Self::ContentType => Property::ContentType(reader.utf8()?),
-            Self::ResponseTopic => Property::ResponseTopic(reader.utf8()?),
+            Self::ResponseTopic => Property::ResponseTopic(reader.name()?),
             Self::CorrelationData => Property::CorrelationData(reader.binary()?),
             Self::SubscriptionIdentifier => Property::SubscriptionIdentifier(reader.variable_byte_integer()?),
             Self::SessionExpiryInterval => Property::SessionExpiryInterval(reader.u32()?),

@@ -4,9 +4,12 @@
 
 pub(crate) mod soundness;
 
+use std::ops::RangeInclusive;
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use proptest::string::string_regex;
 use sotto_model::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use sotto_mqtt::codec::packet_type::PacketType;
 use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf, PropertyContext, PropertyId};
@@ -46,11 +49,11 @@ pub(crate) fn packet(version: Version) -> BoxedStrategy<Packet<'static>> {
 }
 
 fn connect(version: Version) -> impl Strategy<Value = Connect<'static>> {
-    let login = (option::of(text()), option::of(binary()));
+    let login = (option::of(name(0..=12)), option::of(binary()));
     (
         any::<bool>(),
         any::<u16>(),
-        text(),
+        name(0..=12),
         option::of(will(version)),
         login,
         properties(version, PropertyContext::Connect),
@@ -130,12 +133,15 @@ fn ack(
 }
 
 fn subscribe(version: Version) -> impl Strategy<Value = Subscribe<'static>> {
-    let filters = vec((text(), options(version)), 1..5);
+    let filters = vec((filter(), options(version)), 1..5);
     (packet_id(), properties(version, PropertyContext::Subscribe), filters).prop_map(
-        |(packet_id, properties, filters)| Subscribe {
-            packet_id,
-            properties,
-            filters: SubscribeFilters::encode(&filters, Box::leak(Box::default())),
+        |(packet_id, properties, mut filters)| {
+            for (filter, options) in &mut filters {
+                // [MQTT-3.8.3-4]
+                options.no_local &= !filter.starts_with("$share/");
+            }
+            let filters = SubscribeFilters::encode(&filters, Box::leak(Box::default()));
+            Subscribe { packet_id, properties, filters }
         },
     )
 }
@@ -151,7 +157,7 @@ fn suback(version: Version) -> impl Strategy<Value = SubAck<'static>> {
 }
 
 fn unsubscribe(version: Version) -> impl Strategy<Value = Unsubscribe<'static>> {
-    (packet_id(), properties(version, PropertyContext::Unsubscribe), vec(text(), 1..5)).prop_map(
+    (packet_id(), properties(version, PropertyContext::Unsubscribe), vec(filter(), 1..5)).prop_map(
         |(packet_id, properties, filters)| Unsubscribe {
             packet_id,
             properties,
@@ -284,7 +290,31 @@ fn text() -> impl Strategy<Value = &'static str> {
 }
 
 fn topic() -> impl Strategy<Value = &'static str> {
-    "[^\0+#]{1,24}".prop_map(|text| &*text.leak())
+    name(1..=24)
+}
+
+/// A Topic Filter, shared or not.
+fn filter() -> impl Strategy<Value = &'static str> {
+    let level = || prop_oneof![4 => name(0..=6).boxed(), 1 => Just("+").boxed()];
+    let levels = (vec(level(), 0..4), prop_oneof![name(1..=6).boxed(), Just("#").boxed()]);
+    (option::weighted(0.2, "[a-z]{1,6}"), levels).prop_map(|(share, (mut levels, last))| {
+        levels.push(last);
+        let filter = levels.join("/");
+        &*match share {
+            Some(name) => format!("$share/{name}/{filter}"),
+            None => filter,
+        }
+        .leak()
+    })
+}
+
+/// What may name a client, a user or a topic: visible characters, no wildcards.
+fn name(len: RangeInclusive<usize>) -> impl Strategy<Value = &'static str> {
+    let pattern = format!("[^\\x00-\\x1f\\x7f-\\x9f+#]{{{},{}}}", len.start(), len.end());
+    string_regex(&pattern).expect("a pattern").prop_map(|name| {
+        let noncharacter = |c: char| u32::from(c) & 0xfffe == 0xfffe || matches!(c, '\u{fdd0}'..='\u{fdef}');
+        &*name.replace(noncharacter, "x").leak()
+    })
 }
 
 fn binary() -> impl Strategy<Value = &'static [u8]> {
