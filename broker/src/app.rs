@@ -43,6 +43,8 @@ use crate::registry::Registry;
 use crate::router::Router;
 use crate::services::Services;
 use crate::session_entry::{Command, SessionEntry};
+use crate::share::driver::Drivers;
+use crate::share::name::is_reserved;
 use crate::sweep::sweep;
 use crate::{certificates, metrics as own_metrics, tls};
 
@@ -167,7 +169,7 @@ impl App {
         let connections = TaskTracker::new();
 
         let policy = Arc::new(Policy::new());
-        let router = Arc::new(Router::new(policy.clone()));
+        let router = Arc::new(Router::new(policy.clone(), config.limits));
         let registry = Arc::new(Registry::new(router.clone(), config.limits));
         let configured_rules: Arc<[_]> = config.acl.as_slice().into();
         let directory = Arc::new(LiveDirectory {
@@ -228,6 +230,9 @@ impl App {
             anonymous_tenant,
             store: store.clone(),
         });
+        let drivers =
+            Drivers { services: Arc::downgrade(&services), tasks: tasks.clone(), stop: stop.clone() };
+        router.groups.hosted_by(drivers);
         let known = load_sessions(&services).await.context("list stored sessions")?;
         tracing::info!(event = "sessions_loaded", count = known, "stored sessions are known");
         if recovered > 0 {
@@ -294,6 +299,7 @@ impl App {
             let left = self.connections.len();
             tracing::warn!(event = "drain_timed_out", count = left, "connections were still open");
         }
+        self.services.close_groups();
         let committed = self.services.committer.drain(COMMIT_DRAIN_MAX).await;
         let saved = self.services.sessions.drain(COMMIT_DRAIN_MAX).await;
         if committed.is_err() || saved.is_err() {
@@ -363,11 +369,19 @@ async fn lab(operations: &Operations) -> Result<TenantId> {
 async fn load_sessions(services: &Services) -> Result<u64> {
     let mut known = 0;
     let mut after: Option<SessionId> = None;
+    let mut groups = Vec::new();
     loop {
         let page = services.store.list(after, LIST_PAGE).await?;
-        let Some(last) = page.last() else { return Ok(known) };
+        let Some(last) = page.last() else {
+            services.restore_groups(groups).await?;
+            return Ok(known);
+        };
         after = Some(last.session.id);
         for listed in page {
+            if is_reserved(listed.client_id.as_str()) {
+                groups.push((listed.tenant, listed.client_id, listed.session));
+                continue;
+            }
             let Some(topics) = services.policy.topics(listed.tenant) else { continue };
             let principal = Principal {
                 tenant: listed.tenant,

@@ -11,6 +11,7 @@
 
 mod backlog;
 mod ending;
+mod lending;
 mod live;
 mod opening;
 mod progress;

@@ -28,6 +28,7 @@ mod registry;
 mod router;
 mod services;
 mod session_entry;
+mod share;
 mod sweep;
 mod tls;
 mod topic_tree;

@@ -15,6 +15,8 @@ pub(crate) enum Drop {
     Expired,
     /// A stored message that does not open.
     Unreadable,
+    /// Of a shared subscription: no member may have it.
+    NotPermitted,
 }
 
 /// Installs the recorder; the private listener renders it.
@@ -29,17 +31,18 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
 struct Hot {
     messages_in: [AtomicU64; 3],
     messages_out: [AtomicU64; 3],
-    dropped: [AtomicU64; 4],
+    dropped: [AtomicU64; 5],
 }
 
 static HOT: Hot = Hot {
     messages_in: [const { AtomicU64::new(0) }; 3],
     messages_out: [const { AtomicU64::new(0) }; 3],
-    dropped: [const { AtomicU64::new(0) }; 4],
+    dropped: [const { AtomicU64::new(0) }; 5],
 };
 
 const QOS_LABELS: [&str; 3] = ["0", "1", "2"];
-const DROP_LABELS: [&str; 4] = ["mailbox_full", "too_large_for_client", "expired", "unreadable"];
+const DROP_LABELS: [&str; 5] =
+    ["mailbox_full", "too_large_for_client", "expired", "unreadable", "not_permitted"];
 
 pub(crate) fn message_in(qos: QoS) {
     HOT.messages_in[qos as usize].fetch_add(1, Ordering::Relaxed);

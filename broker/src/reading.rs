@@ -15,6 +15,7 @@ use crate::metrics::{Drop, dropped, read_from};
 use crate::record::Record;
 use crate::services::Services;
 use crate::session_entry::SessionEntry;
+use crate::share::name::is_group;
 
 const PAGE: PageLimit = PageLimit { records: PAGE_RECORDS_MAX, bytes: PAGE_BYTES_MAX };
 /// A key that is cold again right after it was fetched: not more often than this in a row.
@@ -104,6 +105,8 @@ impl Services {
             subscriptions
                 .iter()
                 .filter(|subscription| subscription.options.qos != QoS::AtMostOnce)
+                // What is shared, its group reads.
+                .filter(|subscription| subscription.filter.share_name().is_none())
                 .flat_map(|subscription| self.selectors_of(&entry.principal, subscription))
                 .collect()
         })
@@ -150,8 +153,9 @@ impl Services {
     ) -> Result<Vec<Arc<Record>>, StoreError> {
         let mut records = Vec::with_capacity(messages.len());
         for message in messages {
-            // What is not for this client stays sealed. It is asked once more when it is sent.
-            if !self.policy.may_receive(principal, &message.topic, message.offset) {
+            // What is not for this client stays sealed. It is asked once more when it is sent; a group asks for
+            // each of its members.
+            if !is_group(principal) && !self.policy.may_receive(principal, &message.topic, message.offset) {
                 continue;
             }
             if let Some(record) = self.open(principal, message).await? {

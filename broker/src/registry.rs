@@ -89,6 +89,7 @@ impl Registry {
 
     /// Lets go of the session; one that does not outlive its connection is forgotten.
     pub(crate) fn release(&self, entry: &Arc<SessionEntry>, connection: ConnectionId) {
+        self.router.set_connected(entry, false);
         if !entry.is_stored() {
             // Subscriptions go first: the next owner starts without them.
             self.router.remove_session(entry);

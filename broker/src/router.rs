@@ -9,11 +9,12 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use parking_lot::RwLock;
 use sotto_auth::Policy;
-use sotto_model::{QoS, Subscription, TenantId, TopicName, TopicPolicy, TopicScope, UserId};
+use sotto_model::{ClientLimits, QoS, Subscription, TenantId, TopicName, TopicPolicy, TopicScope, UserId};
 
 use crate::metrics::{Drop, dropped};
 use crate::record::Record;
 use crate::session_entry::{Delivery, Grant, Posted, SessionEntry};
+use crate::share::groups::{Groups, Indexed};
 use crate::topic_tree::TopicTree;
 
 #[derive(Clone)]
@@ -28,11 +29,13 @@ pub(crate) struct Router {
     trees: DashMap<TenantId, Arc<RwLock<TopicTree<Subscriber>>>>,
     /// Every session of a user, in tenants with guarded topics.
     sessions: DashMap<(TenantId, UserId), Vec<Arc<SessionEntry>>>,
+    /// Shared subscriptions: what comes to their members is the groups' business.
+    pub(crate) groups: Groups,
 }
 
 impl Router {
-    pub(crate) fn new(policy: Arc<Policy>) -> Self {
-        Self { policy, trees: DashMap::new(), sessions: DashMap::new() }
+    pub(crate) fn new(policy: Arc<Policy>, limits: ClientLimits) -> Self {
+        Self { policy, trees: DashMap::new(), sessions: DashMap::new(), groups: Groups::new(limits) }
     }
 
     /// Makes a session known; its conversations reach it from here on.
@@ -56,6 +59,40 @@ impl Router {
 
     /// Indexes a subscription that the entry holds.
     pub(crate) fn subscribe(&self, entry: &Arc<SessionEntry>, subscription: &Subscription) {
+        if subscription.filter.share_name().is_some() {
+            self.groups.join(entry, subscription, |indexed| self.index(&indexed));
+        } else {
+            self.index(&Indexed::Subscribed(entry, subscription));
+        }
+    }
+
+    pub(crate) fn unsubscribe(&self, entry: &Arc<SessionEntry>, subscription: &Subscription) {
+        if subscription.filter.share_name().is_some() {
+            self.groups.leave(entry, subscription, |indexed| self.index(&indexed));
+        } else {
+            self.index(&Indexed::Unsubscribed(entry, subscription));
+        }
+    }
+
+    /// A connection of the session has begun, or ended: its groups hand out to it, or to others.
+    pub(crate) fn set_connected(&self, entry: &Arc<SessionEntry>, connected: bool) {
+        if !entry.desk.is_used() {
+            return;
+        }
+        if !connected {
+            drop(entry.desk.set_room(0));
+        }
+        self.groups.set_connected(entry, connected);
+    }
+
+    fn index(&self, indexed: &Indexed<'_>) {
+        match indexed {
+            Indexed::Subscribed(entry, subscription) => self.insert(entry, subscription),
+            Indexed::Unsubscribed(entry, subscription) => self.remove(entry, subscription),
+        }
+    }
+
+    fn insert(&self, entry: &Arc<SessionEntry>, subscription: &Subscription) {
         if is_by_membership(entry, subscription) {
             return;
         }
@@ -68,7 +105,7 @@ impl Router {
         tree.write().insert(&subscription.filter, subscriber, |known| is_same(known, entry, subscription));
     }
 
-    pub(crate) fn unsubscribe(&self, entry: &Arc<SessionEntry>, subscription: &Subscription) {
+    fn remove(&self, entry: &Arc<SessionEntry>, subscription: &Subscription) {
         if is_by_membership(entry, subscription) {
             return;
         }

@@ -19,12 +19,20 @@ use tokio::sync::oneshot;
 use crate::client_tag::ClientTag;
 use crate::connection_id::ConnectionId;
 use crate::record::Record;
+use crate::share::desk::Desk;
+use crate::share::ticket::Ticket;
 
 /// A message for this session, and how its subscriptions want it.
 #[derive(Clone)]
 pub(crate) struct Delivery {
     pub(crate) record: Arc<Record>,
     pub(crate) grant: Grant,
+}
+
+/// A message of a shared subscription, for this session to deliver or to give back.
+pub(crate) struct Loan {
+    pub(crate) delivery: Delivery,
+    pub(crate) ticket: Ticket,
 }
 
 /// What the matching subscriptions of one session grant together.
@@ -78,6 +86,8 @@ pub(crate) struct SessionEntry {
     subscriptions: RwLock<Vec<Subscription>>,
     /// Locked by routers, the committer and the owner, for a few instructions each.
     mailbox: Mutex<Mailbox>,
+    /// What comes by shared subscriptions.
+    pub(crate) desk: Desk<Loan>,
     waker: AtomicWaker,
     /// Tenths of a second on the node's clock after which the sweep ends the connection; 0: never.
     deadline_tenths: AtomicU32,
@@ -132,6 +142,7 @@ impl SessionEntry {
                 decided: Vec::new(),
                 command: None,
             }),
+            desk: Desk::new(),
             waker: AtomicWaker::new(),
             deadline_tenths: AtomicU32::new(0),
             unsaved: AtomicBool::new(false),
@@ -165,10 +176,7 @@ impl SessionEntry {
             return;
         }
         mailbox.owner = None;
-        mailbox.live = false;
-        mailbox.behind = false;
-        mailbox.queue = VecDeque::new();
-        mailbox.queued_bytes = 0;
+        mailbox.close();
         mailbox.decided = Vec::new();
         mailbox.command = None;
         self.note_crowd(&mailbox);
@@ -242,6 +250,14 @@ impl SessionEntry {
         Posted::Taken
     }
 
+    /// Fails when the client has no room.
+    pub(crate) fn lend(&self, loan: Loan) -> Result<(), Loan> {
+        if self.desk.lend(loan)? {
+            self.waker.wake();
+        }
+        Ok(())
+    }
+
     /// A QoS 1 or 2 message that were in no log might find no room here, or overtake what is read from the
     /// log: it is stored, so that the session comes by it at its own pace. The other half of the mailbox is
     /// for those that are on their way.
@@ -313,6 +329,17 @@ impl SessionEntry {
         mailbox.live = true;
         mailbox.behind = behind;
         self.note_crowd(&mailbox);
+    }
+
+    /// Nothing is queued from here on, and what was is forgotten.
+    pub(crate) fn go_away(&self) {
+        let mut mailbox = self.mailbox.lock();
+        mailbox.close();
+        self.note_crowd(&mailbox);
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.mailbox.lock().live
     }
 
     /// The owner has read the log up to its head: messages committed from here on are queued. It must look
@@ -389,10 +416,19 @@ impl SessionEntry {
 
     /// What the session's own subscriptions grant for a message; `None` where none matches.
     pub(crate) fn grant(&self, record: &Record) -> Option<Grant> {
+        self.grant_by(record, |known| known.filter.share_name().is_none())
+    }
+
+    /// The same of those that it shares.
+    pub(crate) fn grant_shared(&self, record: &Record) -> Option<Grant> {
+        self.grant_by(record, |known| known.filter.share_name().is_some())
+    }
+
+    fn grant_by(&self, record: &Record, counts: impl Fn(&Subscription) -> bool) -> Option<Grant> {
         self.with_subscriptions(|subscriptions| {
-            let matching = subscriptions
-                .iter()
-                .filter(|known| known.filter.matches(&record.message.topic) && self.takes(known, record));
+            let matching = subscriptions.iter().filter(|known| {
+                counts(known) && known.filter.matches(&record.message.topic) && self.takes(known, record)
+            });
             let mut grant: Option<Grant> = None;
             for known in matching {
                 match &mut grant {
@@ -407,6 +443,15 @@ impl SessionEntry {
     /// With No Local a session does not get what its own client published. [MQTT-3.8.3-3]
     pub(crate) fn takes(&self, subscription: &Subscription, record: &Record) -> bool {
         !subscription.options.no_local || record.message.publisher != self.tag
+    }
+}
+
+impl Mailbox {
+    fn close(&mut self) {
+        self.live = false;
+        self.behind = false;
+        self.queue = VecDeque::new();
+        self.queued_bytes = 0;
     }
 }
 

@@ -36,6 +36,17 @@ pub const DEVICES_PER_USER_MAX: usize = 32;
 pub const CONVERSATION_MEMBERS_MAX: usize = 10_000;
 /// Access rules that one tenant may have in the store, and again in the configuration.
 pub const ACL_RULES_PER_TENANT_MAX: usize = 256;
+/// Shared subscriptions (groups) one tenant may have.
+pub const SHARES_PER_TENANT_MAX: usize = 10_000;
+/// Sessions that may share one subscription.
+pub const SHARE_MEMBERS_MAX: usize = 1024;
+/// Messages of one shared subscription that are handed out, or came back, and are not done.
+pub const SHARE_PENDING_MAX: usize = 1024;
+/// Bytes of those messages past which no more are handed out.
+pub const SHARE_PENDING_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Messages of shared subscriptions that wait for one session to send them; no more than its client has room
+/// for.
+pub const SHARE_LOANS_WAITING_MAX: usize = 64;
 
 /// Messages in one commit.
 pub const BATCH_RECORDS_MAX: usize = 1024;

@@ -147,6 +147,12 @@ impl TopicFilter {
         prefix.strip_prefix("$share/")?.strip_suffix('/')
     }
 
+    /// The filter that topics are matched against, as a subscription of its own.
+    #[must_use]
+    pub fn unshared(&self) -> Self {
+        Self { raw: self.as_str().into(), filter_start: 0, has_wildcard: self.has_wildcard }
+    }
+
     pub fn has_wildcard(&self) -> bool {
         self.has_wildcard
     }
@@ -272,6 +278,9 @@ mod tests {
         assert_eq!(shared.share_name(), Some("g"));
         assert_eq!(shared.as_str(), "a/+");
         assert_eq!(TopicFilter::parse("a/+").expect("filter").share_name(), None);
+        assert_eq!(shared.unshared(), TopicFilter::parse("a/+").expect("filter"));
+        let twice = TopicFilter::parse("$share/g/$share/h/a").expect("filter").unshared();
+        assert_eq!((twice.share_name(), twice.as_str()), (None, "$share/h/a"));
     }
 
     #[test]

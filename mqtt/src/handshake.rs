@@ -162,7 +162,6 @@ impl Negotiated {
                 // [MQTT-3.2.2-22]
                 properties.push(Property::ServerKeepAlive(self.keep_alive));
             }
-            properties.push(Property::SharedSubscriptionAvailable(false));
             if let Some(client_id) = welcome.assigned_client_id {
                 properties.push(Property::AssignedClientIdentifier(client_id));
             }

@@ -15,6 +15,7 @@ use sotto_storage::session_store::SessionOp;
 use crate::connection::Shared;
 use crate::connection::backlog::{Backlog, Pace};
 use crate::connection::ending::{Ending, Farewell};
+use crate::connection::lending::Lent;
 use crate::connection::opening::{Opened, Owned};
 use crate::connection::progress::progress;
 use crate::connection::subscribing::{Fenced, Subscribed, Unsubscribed};
@@ -63,6 +64,7 @@ pub(crate) struct Live {
     /// A PUBLISH that must wait, with all input behind it.
     pub(super) stalled: Option<Box<Publication>>,
     pub(super) backlog: Backlog,
+    pub(super) lent: Vec<Lent>,
     pub(super) last_packet_tenths: u32,
     /// Since when the socket has taken nothing of what is kept for it.
     pub(super) blocked_since_seconds: Option<u32>,
@@ -92,6 +94,7 @@ impl Live {
             session.keep_exactly_once();
         }
         owned.entry.go_live(present);
+        services.router.set_connected(&owned.entry, true);
         let pace = if present { Pace::Behind } else { Pace::Live };
         Self {
             owned,
@@ -106,6 +109,7 @@ impl Live {
             keeping: None,
             stalled: None,
             backlog: Backlog::new(pace, inflight),
+            lent: Vec::new(),
             blocked_since_seconds: None,
             was_paused: false,
         }
@@ -162,6 +166,7 @@ impl Live {
         if let Some(packet_id) = self.stalled.take().and_then(|publication| publication.packet_id()) {
             self.session.publish_abandoned(packet_id);
         }
+        self.end_lending();
         let will = if farewell.publishes_will() { self.session.take_will() } else { None };
         let caught_up = self.backlog.is_caught_up();
         Ending::new(self.owned, self.session, self.connection, self.services, will, caught_up, transport)
@@ -201,13 +206,16 @@ impl Live {
             Err(farewell) => return Turn::End(farewell),
         };
         self.note_pressure(blocked);
-        if !blocked {
+        if blocked {
+            self.send_lent(blocked, out);
+        } else {
             match self.take_input(transport, input, cx, shared, out) {
                 Ok(read) => moved |= read,
                 Err(farewell) => return Turn::End(farewell),
             }
             moved |= self.send_backlog(cx, out);
             moved |= self.send_live(out);
+            moved |= self.send_lent(blocked, out);
             match self.send_kept(cx, out) {
                 Ok(sent) => moved |= sent,
                 Err(Fenced) => return Turn::End(Farewell::Fenced),

@@ -20,6 +20,8 @@ use crate::record::Record;
 use crate::registry::ClaimError;
 use crate::services::Services;
 use crate::session_entry::SessionEntry;
+use crate::share::name::is_reserved;
+use crate::share::ticket::Ticket;
 
 /// A session whose connection may begin.
 pub(crate) struct Opened {
@@ -34,12 +36,16 @@ pub(crate) struct Opened {
 /// The session is ours until this is dropped.
 pub(crate) struct Owned {
     pub(crate) entry: Arc<SessionEntry>,
+    /// Of QoS 2 messages that stay with the session, or have ended with it: once it is let go, and what is
+    /// stored of it knows them, their groups need them no more. [MQTT-4.8.2-4] [MQTT-4.8.2-5]
+    pub(crate) loans: Vec<Ticket>,
     connection: ConnectionId,
     services: Arc<Services>,
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
+        self.loans.drain(..).for_each(Ticket::done);
         self.services.registry.release(&self.entry, self.connection);
     }
 }
@@ -90,7 +96,7 @@ pub(crate) async fn open(
         ClaimError::Superseded | ClaimError::Busy => Refused(ReasonCode::ServerBusy),
         ClaimError::Full => Refused(ReasonCode::QuotaExceeded),
     })?;
-    let owned = Owned { entry, connection, services: services.clone() };
+    let owned = Owned { entry, loans: Vec::new(), connection, services: services.clone() };
     let entry = &owned.entry;
 
     let known = entry.stored();
@@ -190,6 +196,10 @@ async fn authenticate(
 async fn principal(services: &Services, identity: Identity, client_id: &str) -> Result<Principal, Refused> {
     let Identity { tenant, user, device_name, .. } = identity;
     let topics = services.policy.topics(tenant).ok_or(Refused(ReasonCode::NotAuthorized))?;
+    // Groups of shared subscriptions are stored under these.
+    if is_reserved(client_id) {
+        return Err(Refused(ReasonCode::ClientIdentifierNotValid));
+    }
     let client_id = ClientId::parse(client_id).map_err(|_| Refused(ReasonCode::ClientIdentifierNotValid))?;
     let device = match device_name {
         None => None,

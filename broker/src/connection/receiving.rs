@@ -83,7 +83,10 @@ impl Live {
         let action = self.session.receive(packet, out);
         match action.map_err(Farewell::Violation)? {
             Action::None => {}
-            Action::WindowMoved(_) => self.owned.entry.set_unsaved(true),
+            Action::WindowMoved(packet_id) => {
+                self.acknowledge_lent(packet_id);
+                self.owned.entry.set_unsaved(true);
+            }
             Action::Publish(publish) => return self.publish(&publish, out),
             Action::Subscribe(request) => {
                 let request = SubscribeRequest::of(&request, self.session.version(), &self.services.limits);

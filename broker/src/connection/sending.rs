@@ -72,7 +72,9 @@ impl Live {
             let Some(record) = self.backlog.page.pop_front() else { break };
             let offset = record.offset().expect("the log's records have offsets");
             match self.owned.entry.grant(&record).filter(|grant| grant.qos != QoS::AtMostOnce) {
-                Some(grant) => self.send(&record, &grant, Place::InOrder(offset), out),
+                Some(grant) => {
+                    self.send(&record, &grant, Place::InOrder(offset), out);
+                }
                 None => self.session.pass_over(offset),
             }
         }
@@ -162,6 +164,7 @@ impl Live {
             let Poll::Ready(kept) = keeping.as_mut().poll(cx) else { return Ok(sent) };
             self.keeping = None;
             for packet_id in kept? {
+                self.own_lent(packet_id);
                 let held = self.session.kept(packet_id, out);
                 self.send_held(packet_id, held, out);
                 sent = true;
@@ -211,7 +214,14 @@ impl Live {
         self.session.send_held(packet_id, None, out);
     }
 
-    fn send(&mut self, record: &Arc<Record>, grant: &Grant, place: Place, out: &mut Vec<u8>) {
+    /// `None` for a message that is not to be sent any more.
+    pub(super) fn send(
+        &mut self,
+        record: &Arc<Record>,
+        grant: &Grant,
+        place: Place,
+        out: &mut Vec<u8>,
+    ) -> Option<Delivered> {
         let remaining = match record.expiry_remaining_seconds(self.services.clock.unix_now()) {
             Ok(remaining) if self.may_receive(record) => remaining,
             not_to_be_sent => {
@@ -221,11 +231,12 @@ impl Live {
                 if let Place::InOrder(offset) = place {
                     self.session.pass_over(offset);
                 }
-                return;
+                return None;
             }
         };
         let outgoing = self.granted(record, grant, place, remaining);
-        match self.session.deliver(&outgoing, out) {
+        let delivered = self.session.deliver(&outgoing, out);
+        match delivered {
             Delivered::Sent => message_out(grant.qos),
             Delivered::Held(packet_id) => {
                 let delivery = Delivery { record: record.clone(), grant: grant.clone() };
@@ -234,6 +245,7 @@ impl Live {
             Delivered::TooLarge => dropped(Drop::TooLargeForClient),
             Delivered::Known | Delivered::WindowFull => {}
         }
+        Some(delivered)
     }
 
     fn resend(
@@ -250,7 +262,8 @@ impl Live {
             self.session.resend(message, None, out);
             return;
         };
-        let grant = self.owned.entry.grant(record);
+        let entry = &self.owned.entry;
+        let grant = entry.grant(record).or_else(|| entry.grant_shared(record));
         let identifiers = grant.map(|grant| grant.identifiers).unwrap_or_default();
         let outgoing =
             Outgoing { subscription_identifiers: &identifiers, ..self.outgoing(record, remaining) };

@@ -94,6 +94,19 @@ pub(crate) async fn subscribe(
         }));
     }
 
+    // They stay until the subscriptions are made.
+    let mut holds = Vec::new();
+    for outcome in &mut outcomes {
+        if let Ok(Subscription { filter, options, .. }) = outcome
+            && filter.share_name().is_some()
+        {
+            match services.hold_group(&entry, filter, options.qos, head).await {
+                Ok(hold) => holds.push(hold),
+                Err(reason) => *outcome = Err(reason),
+            }
+        }
+    }
+
     let granted: Vec<Subscription> = outcomes.iter().flatten().cloned().collect();
     if let Some(session) = entry.stored().filter(|_| !granted.is_empty()) {
         match services.sessions.apply(SessionOp::Subscribe(session, granted)).await {
@@ -156,10 +169,6 @@ pub(crate) async fn unsubscribe(
 }
 
 fn authorize(services: &Services, entry: &SessionEntry, filter: &TopicFilter) -> Result<(), ReasonCode> {
-    if filter.share_name().is_some() {
-        // The CONNACK said so. [MQTT-3.2.2-3.17]
-        return Err(ReasonCode::SharedSubscriptionsNotSupported);
-    }
     let principal = &entry.principal;
     services.policy.permit_subscribe(principal, filter).map_err(|_| {
         let resource = match filter.scope() {
@@ -195,6 +204,8 @@ fn failure(version: Version, reason: ReasonCode) -> u8 {
 
 fn wants_retained(subscription: &Subscription, is_new: bool) -> bool {
     match subscription.options.retain_handling {
+        // Nobody's alone, so nobody is owed them.
+        _ if subscription.filter.share_name().is_some() => false,
         RetainHandling::SendAtSubscribe => true,
         RetainHandling::SendIfNew => is_new,
         RetainHandling::DoNotSend => false,

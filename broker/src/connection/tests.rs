@@ -1,5 +1,7 @@
 //! What a connection promises, shown by packets over real sockets and a real store.
 
+mod sharing;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -29,7 +29,7 @@ impl Node {
         policy.add_conversation(GUARDED, WARD);
         policy.add_member(GUARDED, WARD, ALICE, Offset(0));
         policy.add_member(GUARDED, WARD, BOB, Offset(10));
-        Self { router: Router::new(policy.clone()), policy }
+        Self { router: Router::new(policy.clone(), ClientLimits::DEFAULT), policy }
     }
 
     fn connect(&self, tenant: TenantId, user: UserId) -> (Arc<SessionEntry>, ConnectionId) {

@@ -12,6 +12,7 @@ mod push;
 mod refusals;
 mod retained;
 mod sessions;
+mod sharing;
 mod slow;
 mod starting;
 mod stock_clients;
