@@ -103,6 +103,35 @@ async fn what_is_no_websocket_of_ours_is_answered_and_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_goes_on_and_on_is_given_up_in_time_and_so_are_pings_without_connect() {
+    // The deadline of everybody who arrives, and a little.
+    const ARRIVAL_MAX: Duration = Duration::from_secs(25);
+    const PAUSE: Duration = Duration::from_millis(300);
+    let house = House::open(Kind::Sqlite).await;
+    let mut slow = Page::silent(&house).await;
+    let mut pinging = Page::open(&house).await;
+    let slow_ends = async {
+        for byte in "GET /mqtt HTTP/1.1\r\nCookie: ".bytes().chain(std::iter::repeat(b'x')) {
+            tokio::select! {
+                read = slow.stream.read_u8() => return assert!(read.is_err(), "it is not answered"),
+                () = tokio::time::sleep(PAUSE) => slow.send(&[byte]).await,
+            }
+        }
+    };
+    pinging.send(&frame(0x89, b"")).await;
+    let pinging_ends = async {
+        while pinging.read().await {
+            pinging.send(&frame(0x89, b"")).await;
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    let both = tokio::time::timeout(ARRIVAL_MAX, async { tokio::join!(slow_ends, pinging_ends) });
+    assert!(both.await.is_ok(), "they hold their places");
+    let metrics = house.metrics().await;
+    assert_eq!(metrics.count("sotto_disconnects_total{reason=\"arrival_timeout\"}"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn frames_that_no_client_may_send_end_the_session_with_their_code_and_publish_the_will() {
     let house = House::open(Kind::Sqlite).await;
     let topic = house.topic();
