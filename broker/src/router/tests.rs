@@ -151,13 +151,14 @@ fn no_local_holds_back_the_own_client_s_messages_alone() {
 #[test]
 fn nothing_is_left_of_a_session_that_is_gone() {
     let node = Node::new();
-    for (tenant, filter) in [(OPEN, "a/+"), (GUARDED, "c/#")] {
+    for (tenant, filter) in [(OPEN, "a/+"), (GUARDED, "c/#"), (OPEN, "$share/g/a/+")] {
         let (entry, _) = node.connect(tenant, ALICE);
         node.subscribe(&entry, &subscription(filter, QoS::AtLeastOnce, 1, false));
         node.router.remove_session(&entry);
         assert_eq!(Arc::strong_count(&entry), 1);
     }
     assert!(node.router.trees.is_empty() && node.router.sessions.is_empty());
+    assert!(node.router.groups.all().is_empty());
 }
 
 #[test]
@@ -171,4 +172,29 @@ fn a_message_is_stored_for_a_session_that_outlives_its_connection_alone() {
     assert!(node.router.has_subscriber_by_log(OPEN, &topic));
     node.subscribe(&entry, &subscription("t", QoS::AtMostOnce, 1, false));
     assert!(!node.router.has_subscriber_by_log(OPEN, &topic), "QoS 0 is not sent again");
+}
+
+#[test]
+fn a_group_asks_for_what_its_members_ask_for_until_the_last_one_has_left() {
+    let node = Node::new();
+    let topic = TopicName::parse("t").expect("a topic");
+    let members = [node.connect(OPEN, ALICE).0, node.connect(OPEN, BOB).0];
+    node.subscribe(&members[0], &subscription("$share/g/t", QoS::AtMostOnce, 1, false));
+    node.subscribe(&members[1], &subscription("$share/g/t", QoS::ExactlyOnce, 2, false));
+    let groups = node.router.groups.all();
+    let [group] = &groups[..] else { panic!("one group") };
+    let asked = || group.entry.with_subscriptions(|own| own.first().map(|own| own.options.qos));
+    assert_eq!(asked(), Some(QoS::ExactlyOnce));
+    node.router.fan_out(&record(OPEN, "t", 7, ClientTag::from_bytes([0; ClientTag::BYTES])));
+    assert!(group.entry.next_delivery().is_some(), "one copy for all");
+    assert!(group.entry.next_delivery().is_none());
+    group
+        .entry
+        .set_stored(Some(SessionRef { id: SessionId(1), generation: sotto_model::Generation::default() }));
+    assert!(node.router.has_subscriber_by_log(OPEN, &topic));
+    node.router.remove_session(&members[1]);
+    assert_eq!(asked(), Some(QoS::AtMostOnce));
+    assert!(!node.router.has_subscriber_by_log(OPEN, &topic), "nobody who is left is owed it");
+    node.router.remove_session(&members[0]);
+    assert!(group.ended.is_cancelled() && node.router.groups.all().is_empty());
 }
