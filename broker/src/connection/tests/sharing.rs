@@ -401,3 +401,46 @@ async fn a_share_without_a_name_or_with_no_local_is_refused() {
     client.subscribe(SHARED, SubscriptionOptions { no_local: true, ..qos(QoS::AtLeastOnce) }).await;
     assert_eq!(client.next().await.expect("it says why"), "DISCONNECT 0x82");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_come_and_go_miss_nothing_together() {
+    const MESSAGES: u16 = 1500;
+    let broker = Broker::start().await;
+    let mut keeper = broker.connect(&lasting("keeper")).await;
+    keeper.share(QoS::AtLeastOnce).await;
+    drop(keeper);
+    let mut publisher = broker.connect(&member("publisher")).await;
+    let publishing = async { publisher.publish_numbers(0..MESSAGES, QoS::AtLeastOnce).await };
+    let visiting = async |id: &'static str, clean: bool| {
+        let mut done = Vec::new();
+        for visit in 0..20_usize {
+            let client =
+                Client { clean, receive_maximum: 1 + u16::try_from(visit).expect("small"), ..member(id) };
+            let mut visitor = broker.connect(&client).await;
+            visitor.share(QoS::AtLeastOnce).await;
+            for _ in 0..visit {
+                let Some(got) = visitor.got_within(Duration::from_millis(50)).await else { break };
+                visitor.acknowledge(Packet::PubAck, got.packet_id).await;
+                done.push(got.payload);
+            }
+            match visit % 3 {
+                0 => visitor.unsubscribe(SHARED).await,
+                1 => drop(broker.connect(&client).await),
+                _ => {}
+            }
+        }
+        done
+    };
+    let ((), one, two, three) =
+        tokio::join!(publishing, visiting("one", true), visiting("two", false), visiting("three", false));
+    let mut keeper = broker.connect(&lasting("keeper")).await;
+    let mut all: Vec<u16> = [one, two, three, keeper.drain().await]
+        .concat()
+        .iter()
+        .map(|payload| payload.parse().expect("a number"))
+        .collect();
+    all.sort_unstable();
+    // One that was acknowledged as its connection ended may come again.
+    all.dedup();
+    assert_eq!(all, (0..MESSAGES).collect::<Vec<_>>());
+}
