@@ -392,11 +392,16 @@ async fn no_client_may_have_the_name_of_a_group() {
 #[tokio::test]
 async fn a_share_without_a_name_or_with_no_local_is_refused() {
     let broker = Broker::start().await;
-    let mut client = broker.connect(&member("client")).await;
     for filter in ["$share//t", "$share/g", "$share/g/", "$share/+/t"] {
+        let mut client = broker.connect(&member("client")).await;
         client.subscribe(filter, qos(QoS::AtLeastOnce)).await;
-        assert_eq!(client.next().await.expect("alive"), "SUBACK [143]", "{filter}");
+        // [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+        assert_eq!(client.next().await.expect("it says why"), "DISCONNECT 0x81", "{filter}");
+        let mut old = broker.connect(&Client::new("old", Version::V3)).await;
+        old.subscribe(filter, qos(QoS::AtLeastOnce)).await;
+        assert_eq!(old.next().await.expect("alive"), "SUBACK [128]", "{filter}");
     }
+    let mut client = broker.connect(&member("client")).await;
     // [MQTT-3.8.3-4]
     client.subscribe(SHARED, SubscriptionOptions { no_local: true, ..qos(QoS::AtLeastOnce) }).await;
     assert_eq!(client.next().await.expect("it says why"), "DISCONNECT 0x82");
