@@ -50,7 +50,7 @@ impl ClientLimits {
         topic_bytes_max: TOPIC_BYTES_MAX,
         topic_levels_max: 200,
         receive_maximum: RECEIVE_MAXIMUM,
-        topic_alias_maximum: TOPIC_ALIAS_MAXIMUM,
+        topic_alias_maximum: 10,
         inflight_max: INFLIGHT_MAX,
         queue_records_max: 256,
         queue_bytes_max: 512 * 1024,

@@ -19,8 +19,9 @@ pub struct Negotiated {
     pub packet_bytes_max: u32,
     /// Topic Aliases that may be set towards the client. [MQTT-3.1.2-26]
     pub topic_aliases_sent_max: u16,
-    /// Reason strings and user properties may be sent on any packet. [MQTT-3.1.2-29]
-    pub problem_information: bool,
+    /// The client asked, in so many words, to be told why. Where it says nothing it might be told too; but
+    /// few clients look, and some compare. [MQTT-3.1.2-29]
+    pub wants_reasons: bool,
     /// The client would like to be told where responses to it may go.
     pub request_response_information: bool,
     /// Granted; 0 ends the session with the connection, `u32::MAX` never ends it.
@@ -87,7 +88,7 @@ impl ConnectRequest {
             send_maximum: properties.receive_maximum().unwrap_or(u16::MAX).min(limits.inflight_max),
             packet_bytes_max: properties.maximum_packet_size().unwrap_or(u32::MAX),
             topic_aliases_sent_max: properties.topic_alias_maximum().unwrap_or(0).min(TOPIC_ALIASES_SENT_MAX),
-            problem_information: properties.request_problem_information().unwrap_or(true),
+            wants_reasons: properties.request_problem_information() == Some(true),
             request_response_information: properties.request_response_information().unwrap_or(false),
             session_expiry_seconds,
             clean_start: connect.clean_start,

@@ -244,7 +244,7 @@ fn a_client_that_takes_aliases_gets_them_and_a_message_that_just_fits_stays_whol
 }
 
 #[test]
-fn a_version_5_client_is_told_why_unless_it_does_not_want_to_know_or_cannot_take_it() {
+fn a_version_5_client_is_told_why_if_it_asked_and_can_take_it() {
     let told = |properties: Properties<'_>| {
         let mut out = Vec::new();
         let session = Session::resume(connect_with(properties).negotiated, None, Offset(0), [], vec![]);
@@ -254,11 +254,13 @@ fn a_version_5_client_is_told_why_unless_it_does_not_want_to_know_or_cannot_take
         assert_eq!(disconnect.reason, ReasonCode::ProtocolError);
         disconnect.properties.reason_string().map(str::to_owned)
     };
-    assert_eq!(told(Properties::EMPTY).as_deref(), Some("why"));
+    let asking = [Property::RequestProblemInformation(true), Property::MaximumPacketSize(8)];
+    let ask = PropertyBuf::from_iter(asking.into_iter().take(1));
+    assert_eq!(told(ask.as_properties()).as_deref(), Some("why"));
+    assert_eq!(told(PropertyBuf::from_iter(asking).as_properties()), None, "it would not fit");
     let silent = PropertyBuf::from_iter([Property::RequestProblemInformation(false)]);
     assert_eq!(told(silent.as_properties()), None);
-    let small = PropertyBuf::from_iter([Property::MaximumPacketSize(8)]);
-    assert_eq!(told(small.as_properties()), None);
+    assert_eq!(told(Properties::EMPTY), None);
 }
 
 #[test]
