@@ -10,6 +10,7 @@ use sotto_storage::StoreError;
 use sotto_storage::committer::{CommitSink, Committed};
 use sotto_storage::tail::Tail;
 use sotto_wakeup::Signal;
+use tokio::sync::oneshot;
 
 use crate::connection_id::ConnectionId;
 use crate::record::{Commit, Message, Record};
@@ -23,6 +24,8 @@ pub(crate) struct Pending {
     pub(crate) told: bool,
     /// Whom to answer; nobody for QoS 0 and for wills.
     pub(crate) publisher: Option<Publisher>,
+    /// Dropped with this: whoever waits for the commit holds the other half.
+    pub(crate) _settled: Option<oneshot::Sender<()>>,
 }
 
 pub(crate) struct Publisher {

@@ -15,6 +15,7 @@ use sotto_mqtt::handshake::Will;
 use sotto_mqtt::packet::Publish;
 use sotto_mqtt::reason::ReasonCode;
 use sotto_storage::message_log::{Append, RetainChange};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::commits::{Pending, Publisher};
@@ -31,6 +32,8 @@ pub(crate) struct Publication {
     message: Message,
     /// Of a QoS 1 or 2 PUBLISH, which is answered.
     packet_id: Option<PacketId>,
+    /// Dropped once it is committed, or will not be.
+    settled: Option<oneshot::Sender<()>>,
 }
 
 /// What became of a publication.
@@ -75,7 +78,7 @@ impl Publication {
             payload: publish.payload.into(),
             publisher: entry.tag,
         };
-        Self { message, packet_id: publish.packet_id }
+        Self { message, packet_id: publish.packet_id, settled: None }
     }
 
     /// Fails where the topic cannot be a topic name here.
@@ -93,7 +96,7 @@ impl Publication {
             payload: will.payload,
             publisher: entry.tag,
         };
-        Ok(Self { message, packet_id: None })
+        Ok(Self { message, packet_id: None, settled: None })
     }
 
     pub(crate) fn packet_id(&self) -> Option<PacketId> {
@@ -103,10 +106,22 @@ impl Publication {
     pub(crate) fn scope(&self) -> TopicScope {
         self.message.topic.scope()
     }
+
+    pub(crate) fn is_settling(&self) -> bool {
+        self.settled.is_some()
+    }
+
+    /// Resolves, with an error, once the store has committed the message or refused it.
+    pub(crate) fn settling(&mut self) -> oneshot::Receiver<()> {
+        let (settled, settling) = oneshot::channel();
+        self.settled = Some(settled);
+        settling
+    }
 }
 
 impl Services {
-    /// Never awaits. `after_uncommitted`: messages of the same connection are on their way into the log.
+    /// Never awaits. `after_uncommitted`: messages of the same connection, and as high a QoS, are on their way
+    /// into the log.
     pub(crate) fn publish(
         &self,
         entry: &Arc<SessionEntry>,
@@ -115,7 +130,7 @@ impl Services {
         after_uncommitted: bool,
     ) -> Published {
         let principal = &entry.principal;
-        let Publication { message, packet_id } = publication;
+        let Publication { message, packet_id, settled } = publication;
         let Ok(permit) = self.policy.permit_publish(principal, &message.topic) else {
             return Published::Denied;
         };
@@ -126,7 +141,7 @@ impl Services {
             return Published::Decided(ReasonCode::Success);
         }
         let Some(reservation) = self.committer.try_reserve(message.bytes()) else {
-            let publication = Box::new(Publication { message, packet_id });
+            let publication = Box::new(Publication { message, packet_id, settled });
             return Published::Stalled(publication, Stall::Budget);
         };
         let head = message.body_head();
@@ -134,7 +149,7 @@ impl Services {
         let sealed = match self.keyring.seal(permit, message.message_id, &parts, self.clock.now()) {
             Ok(sealed) => sealed,
             Err((_, SealError::KeyCold(request))) => {
-                let publication = Box::new(Publication { message, packet_id });
+                let publication = Box::new(Publication { message, packet_id, settled });
                 return Published::Stalled(publication, Stall::Key(request));
             }
             Err((_, error)) => {
@@ -158,7 +173,8 @@ impl Services {
             exactly_once,
         };
         let publisher = packet_id.map(|packet_id| Publisher { entry: entry.clone(), connection, packet_id });
-        match self.committer.submit(reservation, append, Pending { message, told: guarded, publisher }) {
+        let pending = Pending { message, told: guarded, publisher, _settled: settled };
+        match self.committer.submit(reservation, append, pending) {
             Ok(()) if packet_id.is_some() => Published::Submitted,
             Ok(()) => Published::Decided(ReasonCode::Success),
             Err(_) => Published::Closed,
@@ -192,12 +208,14 @@ impl Services {
         if message.retain {
             return true;
         }
+        // It must not overtake them. [MQTT-4.6.0-5]
+        if after_uncommitted {
+            return true;
+        }
         if message.qos == QoS::AtMostOnce {
             return false;
         }
         match scope {
-            // It must not overtake them. [MQTT-4.6.0-5]
-            _ if after_uncommitted => true,
             TopicScope::Conversation(_) => true,
             TopicScope::Inbox(_) | TopicScope::Other => {
                 self.router.has_subscriber_by_log(message.tenant, &message.topic)

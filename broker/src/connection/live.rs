@@ -11,6 +11,7 @@ use sotto_model::{PacketId, TopicPolicy};
 use sotto_mqtt::handshake::Welcome;
 use sotto_mqtt::session::Session;
 use sotto_storage::session_store::SessionOp;
+use tokio::sync::oneshot;
 
 use crate::connection::Shared;
 use crate::connection::backlog::{Backlog, Pace};
@@ -63,6 +64,8 @@ pub(crate) struct Live {
     pub(super) keeping: Option<BoxFuture<Result<Vec<PacketId>, Fenced>>>,
     /// A PUBLISH that must wait, with all input behind it.
     pub(super) stalled: Option<Box<Publication>>,
+    /// The last message that is retained, or of QoS 0 behind such a one: resolves when the store has decided.
+    pub(super) committing: Option<oneshot::Receiver<()>>,
     pub(super) backlog: Backlog,
     pub(super) lent: Vec<Lent>,
     pub(super) last_packet_tenths: u32,
@@ -108,6 +111,7 @@ impl Live {
             to_release: Vec::new(),
             keeping: None,
             stalled: None,
+            committing: None,
             backlog: Backlog::new(pace, inflight),
             lent: Vec::new(),
             blocked_since_seconds: None,

@@ -4,6 +4,7 @@ use sotto_model::{Clock, PacketId, TopicScope};
 use sotto_mqtt::packet::{Publish, Version};
 use sotto_mqtt::reason::ReasonCode;
 use sotto_storage::audit::AuditAction;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::connection::ending::Farewell;
 use crate::connection::live::{Live, Work};
@@ -16,11 +17,20 @@ impl Live {
         let now = self.services.clock.unix_now();
         match self.services.topic_name(self.session.topic(publish)) {
             Ok(topic) => {
-                let publication = Publication::of_publish(publish, topic, &self.owned.entry, now);
+                let mut publication = Publication::of_publish(publish, topic, &self.owned.entry, now);
+                // Messages are committed in order: the last stands for those before it.
+                if publish.retain || publish.packet_id.is_none() && self.is_committing() {
+                    self.committing = Some(publication.settling());
+                }
                 self.submit(publication, out).map(|_| ())
             }
             Err(reason) => self.refuse_publish(publish.packet_id, reason, out),
         }
+    }
+
+    /// Is a retained message, or one of QoS 0 that follows it, on its way into the store?
+    fn is_committing(&mut self) -> bool {
+        self.committing.as_mut().is_some_and(|last| matches!(last.try_recv(), Err(TryRecvError::Empty)))
     }
 
     /// True when it stalled, and is to be looked at again at once.
@@ -31,8 +41,11 @@ impl Live {
             TopicScope::Inbox(user) => Some(user.0),
             TopicScope::Other => None,
         };
-        // This one is among them, if it is to be answered at all.
-        let after_uncommitted = self.session.unanswered() > usize::from(packet_id.is_some());
+        let after_uncommitted = match packet_id {
+            // This one is among them.
+            Some(_) => self.session.unanswered() > 1,
+            None => publication.is_settling(),
+        };
         match self.services.publish(&self.owned.entry, self.connection, publication, after_uncommitted) {
             Published::Decided(outcome) => {
                 if let Some(packet_id) = packet_id {

@@ -91,7 +91,14 @@ impl Live {
             Action::Subscribe(request) => {
                 let request = SubscribeRequest::of(&request, self.session.version(), &self.services.limits);
                 let work = subscribe(self.services.clone(), self.owned.entry.clone(), request);
-                self.work = Some(Box::pin(async { Work::Subscribed(work.await) }));
+                let committing = self.committing.take();
+                self.work = Some(Box::pin(async {
+                    // What this connection published before is there to be sent. [MQTT-3.3.1-5]
+                    if let Some(committing) = committing {
+                        let _ = committing.await;
+                    }
+                    Work::Subscribed(work.await)
+                }));
             }
             Action::Unsubscribe(request) => {
                 let request = UnsubscribeRequest::of(&request);
