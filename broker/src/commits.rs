@@ -72,9 +72,9 @@ impl CommitSink for Commits {
             let commit = Commit { offset, at: committed_at, told: item.told };
             let record = Record::committed(item.message, commit);
             self.tail.push(record.clone());
-            self.router.fan_out(&record);
+            let subscribed = self.router.fan_out(&record);
             if let Some(publisher) = item.publisher {
-                publisher.entry.decide(publisher.connection, publisher.packet_id, ReasonCode::Success);
+                publisher.entry.decide(publisher.connection, publisher.packet_id, delivered(subscribed));
             }
             wakes |= append.wakes;
             match last.iter_mut().find(|(known, _)| *known == tenant) {
@@ -106,4 +106,9 @@ impl CommitSink for Commits {
             entry.wake();
         }
     }
+}
+
+/// How a PUBLISH that was taken is answered. [MQTT-3.4.2-1] [MQTT-3.5.2-1]
+pub(crate) fn delivered(subscribed: bool) -> ReasonCode {
+    if subscribed { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers }
 }

@@ -18,7 +18,7 @@ use sotto_storage::message_log::{Append, RetainChange};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::commits::{Pending, Publisher};
+use crate::commits::{Pending, Publisher, delivered};
 use crate::connection_id::ConnectionId;
 use crate::record::{Message, Record};
 use crate::services::Services;
@@ -137,8 +137,8 @@ impl Services {
         let guarded = principal.topics == TopicPolicy::Membership;
         let scope = if guarded { message.topic.scope() } else { TopicScope::Other };
         if !self.is_stored(scope, &message, after_uncommitted) {
-            self.router.fan_out(&Record::unlogged(message));
-            return Published::Decided(ReasonCode::Success);
+            let subscribed = self.router.fan_out(&Record::unlogged(message));
+            return Published::Decided(delivered(subscribed));
         }
         let Some(reservation) = self.committer.try_reserve(message.bytes()) else {
             let publication = Box::new(Publication { message, packet_id, settled });

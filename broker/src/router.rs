@@ -139,12 +139,12 @@ impl Router {
         wanted
     }
 
-    /// Posts a message to every live session that it is for.
-    pub(crate) fn fan_out(&self, record: &Arc<Record>) {
+    /// Posts a message to every live session that it is for. False when no session subscribes to it, as far
+    /// as its publisher may know: of conversations and inboxes nobody is told who listens.
+    pub(crate) fn fan_out(&self, record: &Arc<Record>) -> bool {
         let tenant = record.message.tenant;
-        if self.policy.topics(tenant) == Some(TopicPolicy::Membership)
-            && let TopicScope::Conversation(conversation) = record.scope()
-        {
+        let guarded = self.policy.topics(tenant) == Some(TopicPolicy::Membership);
+        if guarded && let TopicScope::Conversation(conversation) = record.scope() {
             for member in self.policy.members(tenant, conversation).as_deref().unwrap_or_default() {
                 if record.offset().is_some_and(|offset| offset <= member.since) {
                     continue;
@@ -156,7 +156,7 @@ impl Router {
                     }
                 }
             }
-            return;
+            return true;
         }
         let mut matches: Vec<(Arc<SessionEntry>, Grant)> = Vec::new();
         self.with_tree(tenant, |tree| {
@@ -181,9 +181,11 @@ impl Router {
                 }
             }
         });
+        let subscribed = !matches.is_empty();
         for (entry, grant) in matches {
             post(&entry, record, grant);
         }
+        subscribed || guarded && record.scope() != TopicScope::Other
     }
 
     fn with_tree(&self, tenant: TenantId, read: impl FnOnce(&TopicTree<Subscriber>)) {
