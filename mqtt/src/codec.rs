@@ -24,3 +24,4 @@ pub use connect::connect_version;
 pub use decode::decode;
 pub use decode_error::DecodeError;
 pub use fixed_header::packet_len;
+pub use packet_type::check_from_client;

@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use sotto_mqtt::codec::decode;
+use sotto_mqtt::codec::{check_from_client, decode};
 use sotto_mqtt::packet::Packet;
 use sotto_mqtt::reason::ReasonCode;
 use sotto_mqtt::session::Action;
@@ -65,6 +65,7 @@ impl Live {
     fn handle_packets(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Farewell> {
         let mut handled = 0;
         while self.takes_input() && handled < input.len() && out.len() < WRITE_BYTES_MAX {
+            check_from_client(input[handled]).map_err(|error| Farewell::Violation(error.into()))?;
             let decoded =
                 decode(&input[handled..], self.session.version(), self.services.limits.packet_bytes_max);
             let Some((packet, len)) = decoded.map_err(|error| Farewell::Violation(error.into()))? else {
