@@ -142,8 +142,9 @@ impl Authenticator {
         self.change(Change::Remove(tenant, user));
     }
 
-    /// Answers at once, but for a password that was not verified of late. A client that sends no user
-    /// name is let in as the anonymous user of `anonymous_tenant`, under any Client Identifier.
+    /// Answers at once, but for a password that was not verified of late. A client whose
+    /// user name names no tenant, or that sends none, is let in as the anonymous user of `anonymous_tenant`,
+    /// under any Client Identifier and password.
     pub fn check(
         &self,
         username: Option<&str>,
@@ -152,14 +153,14 @@ impl Authenticator {
         anonymous_tenant: Option<TenantId>,
         now: Instant,
     ) -> Check {
-        let Some(username) = username else {
+        // The next refusals depend on what was sent alone, never on which users exist.
+        let Some(login) = username.and_then(parse_login) else {
             return match anonymous_tenant {
                 Some(tenant) => Check::Accepted(Identity::anonymous(tenant)),
-                None => Check::Refused(Refusal::NotAuthorized),
+                None if username.is_none() => Check::Refused(Refusal::NotAuthorized),
+                None => Check::Refused(Refusal::BadCredentials),
             };
         };
-        // The next three refusals depend on what was sent alone, never on which users exist.
-        let Some(login) = parse_login(username) else { return Check::Refused(Refusal::BadCredentials) };
         let Some(password) = password.filter(|password| password.len() <= PASSWORD_BYTES_MAX) else {
             return Check::Refused(Refusal::BadCredentials);
         };

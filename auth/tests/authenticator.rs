@@ -128,13 +128,15 @@ fn a_client_identifier_is_the_user_s_name_and_a_device_s() {
 }
 
 #[test]
-fn anonymous_clients_are_let_in_only_where_they_are_and_without_a_name() {
+fn anonymous_clients_are_let_in_only_where_they_are_and_without_a_tenant_s_name() {
     let authenticator = with_alice();
     let now = start();
     let lab = TenantId(Uuid::from_u128(9));
     let identity = settle(authenticator.check(None, None, "anything", Some(lab), now)).expect("accepted");
     assert_eq!((identity.tenant, identity.user), (lab, UserId(Uuid::nil())));
     assert_eq!((identity.user_name, identity.device_name), (None, None));
+    let elsewhere = authenticator.check(Some("carol"), Some(b"any"), "anything", Some(lab), now);
+    assert_eq!(settle(elsewhere).expect("accepted").tenant, lab);
     let named = authenticator.check(Some("carol@t1"), None, "carol/phone", Some(lab), now);
     assert_eq!(settle(named), Err(Refusal::BadCredentials));
 }
