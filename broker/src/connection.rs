@@ -204,7 +204,11 @@ impl Connection {
                 shared.output.clear();
                 let live = Live::begin(opened, self.id, self.services.clone(), &mut shared.output);
                 let written = self.transport.write(cx, &mut shared.scratch, &shared.output);
-                let phase = if written.is_ok() {
+                let phase = if shared.output.is_empty() {
+                    // The client takes no packet that is as large as its CONNACK.
+                    let farewell = Farewell::Goodbye { publish_will: false };
+                    Phase::Ending(Box::new(live.end(farewell, &mut self.transport, cx, shared)))
+                } else if written.is_ok() {
                     Phase::Live(Box::new(live))
                 } else {
                     let ending = live.end(Farewell::Lost, &mut self.transport, cx, shared);
@@ -311,8 +315,10 @@ fn first_packet(input: &[u8], limits: &ClientLimits) -> First {
         },
         Ok(Some(_)) => First::NotMqtt,
         Err(error) => match connect_version(input) {
-            // A malformed CONNECT of 3.1.1 is not answered. [MQTT-3.1.4-1]
+            // Of 3.1.1 a CONNECT that breaks the rules is not answered, of version 5 one that cannot be read.
+            // [MQTT-3.1.4-1]
             Some(Version::V3) if error.reason != ReasonCode::UnsupportedProtocolVersion => First::NotMqtt,
+            Some(Version::V5) if error.reason == ReasonCode::MalformedPacket => First::NotMqtt,
             Some(version) => First::Refused(version, error.reason),
             None => First::NotMqtt,
         },

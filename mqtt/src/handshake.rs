@@ -147,7 +147,8 @@ pub struct Welcome<'a> {
 }
 
 impl Negotiated {
-    /// CONNACK with Success, telling a version 5 client what this server does not follow by default.
+    /// CONNACK with Success, telling a version 5 client what this server does not follow by default. Nothing is
+    /// written where the client takes no packet as large as that.
     pub fn accepted(&self, welcome: Welcome<'_>, out: &mut Vec<u8>) {
         let mut properties = PropertyBuf::new();
         if self.version == Version::V5 {
@@ -177,7 +178,12 @@ impl Negotiated {
             reason: ReasonCode::Success,
             properties: properties.as_properties(),
         };
+        let start = out.len();
         Packet::ConnAck(connack).encode(self.version, out);
+        // [MQTT-3.1.2-24]
+        if out.len() - start > self.packet_bytes_max as usize {
+            out.truncate(start);
+        }
     }
 }
 

@@ -154,7 +154,7 @@ fn another_protocol_name_is_an_unsupported_version() {
 
 #[test]
 fn another_protocol_level_is_an_unsupported_version_and_tells_how_to_answer() {
-    for (level, answer) in [(0, V3), (3, V3), (6, V5), (0x84, V3), (0x7f, V5), (0xff, V5)] {
+    for (level, answer) in [(0, V3), (3, V3), (6, V3), (0x84, V3), (0x85, V3), (0xff, V3)] {
         let bytes = connect(level, 0x02, b"\x00\x01c");
         refused(V3, &bytes, ReasonCode::UnsupportedProtocolVersion, "[MQTT-3.1.2-2]");
         assert_eq!(connect_version(&bytes), Some(answer), "{level}");

@@ -76,7 +76,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Begins with CONNACK in `out`.
+    /// Begins with CONNACK in `out`, or with nothing when the client takes none.
     pub(crate) fn begin(
         opened: Opened,
         connection: ConnectionId,
@@ -92,7 +92,9 @@ impl Live {
             response_information: inbox.as_deref(),
         };
         session.negotiated().accepted(welcome, out);
-        session.resend_releases(out);
+        if !out.is_empty() {
+            session.resend_releases(out);
+        }
         if owned.entry.is_stored() {
             session.keep_exactly_once();
         }

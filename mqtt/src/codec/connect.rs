@@ -41,7 +41,7 @@ pub(crate) fn decode_connect<'a>(reader: &mut Reader<'a>) -> Result<Connect<'a>,
 
 /// The version in which a CONNECT that does not decode can be answered, if it says that it is MQTT at all.
 ///
-/// Versions before 3.1.1 understand a 3.1.1 CONNACK, later ones are taken to understand that of version 5.
+/// Any but 5 is answered as 3.1.1 wants it: what a version to come understands is not known.
 pub fn connect_version(buf: &[u8]) -> Option<Version> {
     let (&first, rest) = buf.split_first()?;
     if first != 0x10 {
@@ -50,10 +50,8 @@ pub fn connect_version(buf: &[u8]) -> Option<Version> {
     let (_, len) = variable_byte_integer(rest).ok()??;
     let mut reader = Reader::new(&rest[len..]);
     match reader.binary().ok()? {
-        b"MQIsdp" => Some(Version::V3),
-        // A bridge may set the top bit of its level.
-        b"MQTT" if reader.u8().ok()? & 0x7f <= 4 => Some(Version::V3),
-        b"MQTT" => Some(Version::V5),
+        b"MQTT" if reader.u8().ok()? == 5 => Some(Version::V5),
+        b"MQIsdp" | b"MQTT" => Some(Version::V3),
         _ => None,
     }
 }
