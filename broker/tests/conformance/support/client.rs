@@ -1,5 +1,6 @@
 //! A connection that sends any bytes and reads packet by packet.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,6 +16,8 @@ pub(crate) struct Client {
     socket: TcpStream,
     pub(crate) version: Version,
     input: Vec<u8>,
+    /// Came while something else was waited for.
+    aside: VecDeque<Message>,
     /// What CONNACK said of the session.
     pub(crate) present: bool,
 }
@@ -31,7 +34,7 @@ impl Client {
         let socket = TcpStream::connect(address).expect("connect");
         socket.set_read_timeout(Some(PATIENCE)).expect("set a time-out");
         socket.set_nodelay(true).expect("set TCP_NODELAY");
-        Self { socket, version, input: Vec::new(), present: false }
+        Self { socket, version, input: Vec::new(), aside: VecDeque::new(), present: false }
     }
 
     /// The broker may have closed the connection already; what it said is for `next` to find.
@@ -40,6 +43,13 @@ impl Client {
     }
 
     pub(crate) fn next(&mut self) -> Packet {
+        match self.aside.pop_front() {
+            Some(message) => Packet::Publish(message),
+            None => self.read(),
+        }
+    }
+
+    fn read(&mut self) -> Packet {
         loop {
             if let Some((packet, len)) = read(self.version, &self.input) {
                 self.input.drain(..len);
@@ -74,7 +84,16 @@ impl Client {
             1 => self.send(&write::ack(PUBACK, message.packet_id)),
             _ => {
                 self.send(&write::ack(PUBREC, message.packet_id));
-                self.expect_ack(PUBREL, message.packet_id, 0);
+                loop {
+                    match self.read() {
+                        Packet::Publish(next) => self.aside.push_back(next),
+                        Packet::Ack { kind: PUBREL, packet_id, code: 0, .. } => {
+                            assert_eq!(packet_id, message.packet_id);
+                            break;
+                        }
+                        other => panic!("{other:?} where a PUBREL should come"),
+                    }
+                }
                 self.send(&write::ack(PUBCOMP, message.packet_id));
             }
         }
