@@ -9,8 +9,8 @@
 //! | anything else        | as the tenant's access rules say, else nobody | the same                |
 //!
 //! Everything else under `c/` and `u/` is refused, rules or not. In a tenant of [`TopicPolicy::Open`]
-//! everything is allowed that its access rules do not deny. `$…` is published to by nobody. A tenant that
-//! is not known is allowed nothing.
+//! everything is allowed that its access rules do not deny; in others nobody publishes to `$…`. A tenant
+//! that is not known is allowed nothing.
 //!
 //! A subscription is granted when rules allow all of what it asks for. What they deny a part of is granted,
 //! and that part is withheld message by message.
@@ -123,8 +123,9 @@ impl Policy {
     pub fn permit_publish(&self, principal: &Principal, topic: &TopicName) -> Result<PublishPermit, Denied> {
         let tenant = principal.tenant;
         let topics = self.topics(tenant).ok_or(Denied)?;
-        // [MQTT-4.7.2-1] leaves topics that begin with '$' to the server.
-        if topic.as_str().starts_with('$') {
+        // §4.7.2 would have the server keep clients from exchanging messages under '$'; in an open tenant there
+        // is nothing of the server's to keep them from.
+        if topics == TopicPolicy::Membership && topic.as_str().starts_with('$') {
             return Err(Denied);
         }
         let by_rule = || self.acl(tenant).and_then(|acl| acl.publish(principal, topic));

@@ -234,7 +234,7 @@ proptest! {
             let first = rules.iter().find(|rule| matches(rule, client_id, topic));
             let allowed = first.map_or(default, |rule| rule.effect) == AclEffect::Allow;
             prop_assert_eq!(may_receive(&policy, client_id, topic), allowed);
-            let publish = allowed && !topic.starts_with('$');
+            let publish = allowed && (open || !topic.starts_with('$'));
             prop_assert_eq!(may_publish(&policy, client_id, topic), publish);
         }
         let reached: Vec<&String> = topics.iter().filter(|topic| of.matches(&name(topic))).collect();

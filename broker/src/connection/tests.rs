@@ -432,7 +432,7 @@ async fn a_client_that_was_sent_away_for_its_publish_may_come_back_at_once() {
     let broker = Broker::start().await;
     let client = Client::new("refused", Version::V3);
     let mut connected = broker.connect(&client).await;
-    connected.publish("$server/t", QoS::AtLeastOnce, 1, false, b"x").await;
+    connected.publish(&"deep/".repeat(1000), QoS::AtLeastOnce, 1, false, b"x").await;
     assert_eq!(connected.next().await, None, "3.1.1 has no other way to say no");
     broker.connect(&client).await;
 }
