@@ -15,5 +15,6 @@ mod retained;
 mod sessions;
 mod subscribe;
 mod support;
+mod table;
 mod topics;
 mod wills;

@@ -56,3 +56,49 @@ fn a_topic_alias_is_forgotten_with_its_connection() {
     assert!(matches!(client.next(), Packet::Disconnect { code: 0x82 | 0x94, .. }));
     client.expect_closed();
 }
+
+/// What comes of five messages to one topic, with the client's maximum.
+fn delivered(maximum: u16) -> Vec<crate::support::packet::Message> {
+    let topic = unique("delivered");
+    let connect = Connect::new(Version::V5, &unique("aliases"));
+    let mut client = match maximum {
+        0 => connect.open(),
+        _ => connect.property(&two_bytes(TOPIC_ALIAS_MAXIMUM, maximum)).open(),
+    };
+    client.subscribe(&format!("{topic}/#"), 1);
+    let mut publisher = Connect::new(Version::V5, &unique("publisher")).open();
+    (1..=12)
+        .map(|number| {
+            let name = format!("{topic}/{}", number % 4);
+            publisher.publish(&Publish::new(&name, &number.to_string()).qos(1, number));
+            client.take()
+        })
+        .collect()
+}
+
+#[test]
+fn a_client_that_takes_topic_aliases_is_sent_no_higher_one() {
+    for maximum in [1, 2, 0xffff] {
+        let mut names = std::collections::HashMap::new();
+        for message in delivered(maximum) {
+            match message.properties.number(TOPIC_ALIAS) {
+                None => assert!(!message.topic.is_empty()),
+                Some(alias) => {
+                    assert!((1..=u32::from(maximum)).contains(&alias));
+                    if message.topic.is_empty() {
+                        assert!(names.contains_key(&alias), "an alias that was not set");
+                    } else {
+                        names.insert(alias, message.topic);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_that_announces_no_topic_aliases_is_sent_none() {
+    for message in delivered(0) {
+        assert!(!message.topic.is_empty() && message.properties.is_empty());
+    }
+}

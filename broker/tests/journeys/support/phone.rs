@@ -288,11 +288,12 @@ impl Phone {
             Publish { dup: false, qos, retain, topic, packet_id, properties: Properties::EMPTY, payload };
         self.send(&Packet::Publish(publish)).await;
         let Some(packet_id) = packet_id else { return };
+        // Success, with or without subscribers.
+        let reason = self.answer(packet_id).await;
+        assert!(!reason.is_error(), "{reason:?}");
         if qos == QoS::AtLeastOnce {
-            self.expect(Heard::PubAck(packet_id, ReasonCode::Success)).await;
             return;
         }
-        self.expect(Heard::PubRec(packet_id, ReasonCode::Success)).await;
         self.send(&Packet::PubRel(ack(packet_id))).await;
         self.expect(Heard::PubComp(packet_id)).await;
     }
