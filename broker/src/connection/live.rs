@@ -196,7 +196,12 @@ impl Live {
             return Turn::End(farewell);
         }
         if let Some(command) = post.command {
-            return Turn::End(Farewell::Commanded(command));
+            // A client that comes back at once has perhaps said goodbye before: its will is withdrawn.
+            let farewell = match self.take_input(transport, input, cx, shared, out) {
+                Err(goodbye @ Farewell::Goodbye { .. }) => goodbye,
+                Ok(_) | Err(_) => Farewell::Commanded(command),
+            };
+            return Turn::End(farewell);
         }
         if post.behind {
             // What the mailbox still holds is in no log, and older than what it sent away.

@@ -131,7 +131,7 @@ fn a_reason_code_is_one_of_its_packet_s() {
         disconnect_with(0x05, &[]),
         disconnect_with(0xff, &[]),
     ] {
-        closes(Version::V5, 0x81, &bytes);
+        closes(Version::V5, 0x82, &bytes);
     }
 }
 

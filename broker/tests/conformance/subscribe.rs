@@ -277,3 +277,20 @@ fn a_message_goes_on_being_acknowledged_after_its_subscription_is_gone() {
         client.expect_silence();
     }
 }
+
+#[test]
+fn a_filter_that_cannot_be_one_is_a_malformed_packet() {
+    for version in BOTH {
+        for filter in ["", "a#", "a/#/b", "#/a", "a+", "a/+b", "##"] {
+            for unsubscribes in [false, true] {
+                let mut client = Connect::new(version, &unique("filter")).open();
+                client.send(&if unsubscribes {
+                    write::unsubscribe(version, 1, &["good", filter])
+                } else {
+                    write::subscribe(version, 1, &[], &[("good", 0), (filter, 0)])
+                });
+                client.expect_closed_with(0x81);
+            }
+        }
+    }
+}

@@ -116,3 +116,19 @@ fn a_topic_may_have_200_levels() {
         assert!(matches(version, &t, &t));
     }
 }
+
+#[test]
+fn a_topic_name_has_no_wildcards_and_at_least_one_character() {
+    for version in BOTH {
+        for topic in ["a/#", "a/+/b", "#", "+", "a+"] {
+            for qos in 0..3 {
+                let mut client = Connect::new(version, &unique("name")).open();
+                client.send(&Publish::new(topic, "x").qos(qos, 1).bytes(version));
+                client.expect_closed_with(0x81);
+            }
+        }
+        let mut client = Connect::new(version, &unique("name")).open();
+        client.send(&Publish::new("", "x").bytes(version));
+        client.expect_closed_with(if version == Version::V5 { 0x82 } else { 0x81 });
+    }
+}

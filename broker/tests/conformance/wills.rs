@@ -4,7 +4,7 @@ use crate::support::client::{Client, unique};
 use crate::support::connect::{Connect, Will};
 use crate::support::packet::{BOTH, Version};
 use crate::support::write::{
-    CONTENT_TYPE, CORRELATION_DATA, MESSAGE_EXPIRY_INTERVAL, PAYLOAD_FORMAT_INDICATOR, Publish,
+    CONTENT_TYPE, CORRELATION_DATA, DISCONNECT, MESSAGE_EXPIRY_INTERVAL, PAYLOAD_FORMAT_INDICATOR, Publish,
     RESPONSE_TOPIC, byte, data, disconnect_with, four_bytes, text, user_property,
 };
 
@@ -152,5 +152,22 @@ fn an_empty_will_is_a_message_like_any_other() {
         let mut later = Connect::new(version, &unique("later")).open();
         later.subscribe(&topic, 1);
         later.expect_silence();
+    }
+}
+
+#[test]
+fn a_goodbye_counts_although_the_client_is_back_at_once() {
+    for version in BOTH {
+        let topic = unique("back");
+        let mut watcher = watcher(version, &topic);
+        let connect = Connect::new(version, &unique("back")).lasting().will(Will::new(&topic, "gone"));
+        for _ in 0..30 {
+            let mut client = connect.open();
+            client.send(&[Publish::new(&topic, "alive").bytes(version), DISCONNECT.to_vec()].concat());
+            drop(client);
+            assert_eq!(watcher.take().text(), "alive");
+        }
+        connect.open().goodbye();
+        watcher.expect_silence();
     }
 }
