@@ -260,3 +260,18 @@ fn sessions_and_retained_messages_outlive_the_broker() {
         }
     }
 }
+
+#[test]
+fn a_session_goes_on_in_the_other_version() {
+    for (first, second) in [(Version::V3, Version::V5), (Version::V5, Version::V3)] {
+        let (topic, client_id) = (unique("other"), unique("other"));
+        let mut client = Connect::new(first, &client_id).lasting().open();
+        client.subscribe(&topic, 2);
+        client.goodbye();
+        publish_elsewhere(first, &topic, "x", 2);
+        let mut client = Connect::new(second, &client_id).lasting().open();
+        assert!(client.present);
+        let message = client.take();
+        assert_eq!((message.text(), message.qos), ("x", 2));
+    }
+}

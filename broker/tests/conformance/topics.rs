@@ -10,7 +10,13 @@ fn matches(version: Version, filter: &str, topic: &str) -> bool {
     let marker = unique("marker");
     let mut client = Connect::new(version, &unique("matches")).open();
     client.send(&write::subscribe(version, 1, &[], &[(filter, 0), (&marker, 0)]));
-    while !matches!(client.next(), Packet::SubAck { packet_id: 1, .. }) {}
+    loop {
+        match client.next() {
+            Packet::SubAck { .. } => break,
+            Packet::Publish(_) => {}
+            other => panic!("{other:?} where a SUBACK should come"),
+        }
+    }
     let mut publisher = Connect::new(version, &unique("publisher")).open();
     publisher.publish(&Publish::new(topic, "x"));
     publisher.publish(&Publish::new(&marker, "x"));
@@ -82,7 +88,7 @@ fn topics_are_compared_without_normalization() {
         ] {
             assert!(!matches(version, &format!("{t}/{filter}"), &format!("{t}/{topic}")), "{filter} {topic}");
         }
-        for topic in ["\u{feff}a", "\u{10ffff}", "\u{fffd}", " ", "\u{feff}", "a\u{feff}b", "\u{1f600}"] {
+        for topic in ["\u{feff}a", "\u{10fffd}", "\u{fffd}", " ", "\u{feff}", "a\u{feff}b", "\u{1f600}"] {
             assert!(matches(version, &format!("{t}/{topic}"), &format!("{t}/{topic}")), "{topic}");
         }
         assert!(matches(version, &format!("\u{feff}{t}"), &format!("\u{feff}{t}")));

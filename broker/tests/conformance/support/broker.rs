@@ -10,7 +10,8 @@ use tempfile::TempDir;
 
 /// Serves until the tests' process ends, which closes the pipe that `cat` reads.
 const UNTIL_THE_PIPE_CLOSES: &str = r#"
-"$1" serve --json --lab --plain 127.0.0.1:0 --mqtts 127.0.0.1:0 --private 127.0.0.1:0 --data "$2/data" &
+"$1" serve --json --lab --plain 127.0.0.1:0 --mqtts 127.0.0.1:0 --wss 127.0.0.1:0 \
+    --private 127.0.0.1:0 --data "$2/data" &
 broker=$!
 cat
 kill "$broker"
@@ -81,7 +82,7 @@ impl Broker {
     fn run(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
         command.args(["serve", "--json", "--lab", "--plain", "127.0.0.1:0", "--mqtts", "127.0.0.1:0"]);
-        command.args(["--private", "127.0.0.1:0", "--data"]).arg(self.file("data"));
+        command.args(["--wss", "127.0.0.1:0", "--private", "127.0.0.1:0", "--data"]).arg(self.file("data"));
         if !self.config.is_empty() {
             std::fs::write(self.file("sotto.toml"), &self.config).expect("write the configuration");
             command.arg("--config").arg(self.file("sotto.toml"));
