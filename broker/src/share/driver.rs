@@ -69,6 +69,11 @@ impl Driver {
         if self.group.entry.take_post().behind {
             self.intake.fell_behind();
         }
+        if self.group.is_live() {
+            self.intake.finish_reading(&self.group, &self.services, cx);
+        } else {
+            self.intake.rest();
+        }
         let idle = (0..MESSAGES_PER_POLL_MAX).any(|_| !self.step(cx));
         if !idle {
             cx.waker().wake_by_ref();

@@ -57,6 +57,25 @@ impl Intake {
         self.pace == Pace::Live && !self.mailbox_first && self.fetch.is_none() && self.scanned_to.is_none()
     }
 
+    /// Goes on with a read that has begun, whether or not somebody has room for what it brings: it holds a
+    /// connection to the database.
+    pub(super) fn finish_reading(
+        &mut self,
+        group: &Arc<Group>,
+        services: &Arc<Services>,
+        cx: &mut Context<'_>,
+    ) {
+        if self.fetch.is_some() {
+            // A page is kept until there is room.
+            let _ = self.poll_fetch(group, services, cx);
+        }
+    }
+
+    /// Nobody is connected: what was read and not taken is read again.
+    pub(super) fn rest(&mut self) {
+        *self = Self::new();
+    }
+
     /// Gives the group its next message. False when there is none: the context is woken when there is.
     pub(super) fn take(
         &mut self,
