@@ -101,6 +101,7 @@ async fn fill(fixture: &Fixture, messages: usize) {
                     expires_at: None,
                     wakes: false,
                     exactly_once: None,
+                    will: None,
                 }
             })
             .collect::<Vec<_>>();

@@ -46,6 +46,7 @@ use crate::session_entry::{Command, SessionEntry};
 use crate::share::driver::Drivers;
 use crate::share::name::is_reserved;
 use crate::sweep::sweep;
+use crate::wills::publish_due_wills;
 use crate::{certificates, metrics as own_metrics, tls};
 
 /// The tenant of `--lab`.
@@ -255,6 +256,7 @@ impl App {
         });
         tasks.spawn(directory.follow(revision, stop.clone()));
         tasks.spawn(sweep(services.clone(), stop.clone()));
+        tasks.spawn(publish_due_wills(services.clone(), stop.clone()));
         tasks.spawn(refresh_keys(services.clone(), stop.clone()));
         if let Backend::Sqlite(store) = &backend {
             tasks.spawn(make_checkpoints(store.clone(), stop.clone()));

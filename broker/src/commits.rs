@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use sotto_model::{PacketId, UnixMillis};
+use sotto_model::{MessageId, PacketId, UnixMillis};
 use sotto_mqtt::reason::ReasonCode;
 use sotto_storage::StoreError;
 use sotto_storage::committer::{CommitSink, Committed};
@@ -16,6 +16,7 @@ use crate::connection_id::ConnectionId;
 use crate::record::{Commit, Message, Record};
 use crate::router::Router;
 use crate::session_entry::SessionEntry;
+use crate::wills::WillsUnderWay;
 
 /// A message on its way into the log.
 pub(crate) struct Pending {
@@ -26,6 +27,8 @@ pub(crate) struct Pending {
     pub(crate) publisher: Option<Publisher>,
     /// Dropped with this: whoever waits for the commit holds the other half.
     pub(crate) _settled: Option<oneshot::Sender<()>>,
+    /// The kept will that it is.
+    pub(crate) will: Option<MessageId>,
 }
 
 pub(crate) struct Publisher {
@@ -37,6 +40,7 @@ pub(crate) struct Publisher {
 pub(crate) struct Commits {
     tail: Arc<Tail<Record>>,
     router: Arc<Router>,
+    pub(crate) wills: WillsUnderWay,
     /// Set once the relay runs.
     relay: OnceLock<Signal>,
     /// Sessions whose PUBLISH found the commit queue full, by the connection that waits. Locked by
@@ -46,7 +50,13 @@ pub(crate) struct Commits {
 
 impl Commits {
     pub(crate) fn new(tail: Arc<Tail<Record>>, router: Arc<Router>) -> Self {
-        Self { tail, router, relay: OnceLock::new(), waiting: Mutex::new(HashMap::new()) }
+        Self {
+            tail,
+            router,
+            wills: WillsUnderWay::default(),
+            relay: OnceLock::new(),
+            waiting: Mutex::new(HashMap::new()),
+        }
     }
 
     /// Rings `relay` after commits that leave outbox rows; until then its own looks find them.
@@ -76,6 +86,9 @@ impl CommitSink for Commits {
             if let Some(publisher) = item.publisher {
                 publisher.entry.decide(publisher.connection, publisher.packet_id, delivered(subscribed));
             }
+            if let Some(will) = item.will {
+                self.wills.committed(will);
+            }
             wakes |= append.wakes;
             match last.iter_mut().find(|(known, _)| *known == tenant) {
                 Some((_, last)) => *last = offset,
@@ -92,6 +105,9 @@ impl CommitSink for Commits {
 
     fn refused(&self, item: Pending, error: &StoreError) {
         tracing::error!(event = "message_refused", error = %error, "the store refused a message");
+        if let Some(will) = item.will {
+            self.wills.refused(will);
+        }
         if let Some(publisher) = item.publisher {
             publisher.entry.decide(
                 publisher.connection,

@@ -34,6 +34,7 @@ mod tls;
 mod topic_tree;
 mod transport;
 mod websocket;
+mod wills;
 
 use std::process::ExitCode;
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sotto_auth::Denied;
-use sotto_keyring::{KeyRequest, SealError};
+use sotto_auth::{Denied, PublishPermit};
+use sotto_keyring::{KeyRequest, SealError, Sealed};
 use sotto_model::{
     Clock, MessageId, PacketId, Principal, QoS, TopicName, TopicPolicy, TopicScope, UnixMillis,
 };
@@ -34,13 +34,15 @@ pub(crate) struct Publication {
     packet_id: Option<PacketId>,
     /// Dropped once it is committed, or will not be.
     settled: Option<oneshot::Sender<()>>,
+    /// The kept will that it is.
+    will: Option<MessageId>,
 }
 
 /// What became of a publication.
 pub(crate) enum Published {
     /// Nothing is to be waited for; a QoS 1 or 2 PUBLISH is answered with this.
     Decided(ReasonCode),
-    /// Its answer comes to the mailbox, after the commit.
+    /// Its answer comes to the mailbox, after the commit; a kept will is gone with the commit.
     Submitted,
     /// It must wait, and nothing may overtake it.
     Stalled(Box<Publication>, Stall),
@@ -78,17 +80,22 @@ impl Publication {
             payload: publish.payload.into(),
             publisher: entry.tag,
         };
-        Self { message, packet_id: publish.packet_id, settled: None }
+        Self { message, packet_id: publish.packet_id, settled: None, will: None }
     }
 
-    /// Fails where the topic cannot be a topic name here.
-    pub(crate) fn of_will(will: Will, entry: &SessionEntry, now: UnixMillis) -> Result<Self, ReasonCode> {
+    /// `kept`: under which it is kept in the store. Fails where the topic cannot be a topic name here.
+    pub(crate) fn of_will(
+        will: Will,
+        entry: &SessionEntry,
+        now: UnixMillis,
+        kept: Option<MessageId>,
+    ) -> Result<Self, ReasonCode> {
         let topic = TopicName::parse(&will.topic).map_err(|_| ReasonCode::TopicNameInvalid)?;
         let message = Message {
             tenant: entry.principal.tenant,
             topic,
             sender: entry.principal.user,
-            message_id: MessageId(Uuid::now_v7()),
+            message_id: kept.unwrap_or_else(|| MessageId(Uuid::now_v7())),
             qos: will.qos,
             retain: will.retain,
             expires_at: will.message_expiry_seconds.map(|seconds| expiry(now, seconds)),
@@ -96,7 +103,22 @@ impl Publication {
             payload: will.payload,
             publisher: entry.tag,
         };
-        Ok(Self { message, packet_id: None, settled: None })
+        Ok(Self { message, packet_id: None, settled: None, will: kept })
+    }
+
+    /// A will that was kept in the store.
+    pub(crate) fn of_kept(
+        message: Message,
+        message_expiry_seconds: Option<u32>,
+        kept: MessageId,
+        now: UnixMillis,
+    ) -> Self {
+        let expires_at = message_expiry_seconds.map(|seconds| expiry(now, seconds));
+        Self { message: Message { expires_at, ..message }, packet_id: None, settled: None, will: Some(kept) }
+    }
+
+    pub(crate) fn into_message(self) -> Message {
+        self.message
     }
 
     pub(crate) fn packet_id(&self) -> Option<PacketId> {
@@ -130,7 +152,7 @@ impl Services {
         after_uncommitted: bool,
     ) -> Published {
         let principal = &entry.principal;
-        let Publication { message, packet_id, settled } = publication;
+        let Publication { message, packet_id, settled, will } = publication;
         let Ok(permit) = self.policy.permit_publish(principal, &message.topic) else {
             return Published::Denied;
         };
@@ -141,15 +163,13 @@ impl Services {
             return Published::Decided(delivered(subscribed));
         }
         let Some(reservation) = self.committer.try_reserve(message.bytes()) else {
-            let publication = Box::new(Publication { message, packet_id, settled });
+            let publication = Box::new(Publication { message, packet_id, settled, will });
             return Published::Stalled(publication, Stall::Budget);
         };
-        let head = message.body_head();
-        let parts: [&[u8]; 3] = [&head, &message.properties, &message.payload];
-        let sealed = match self.keyring.seal(permit, message.message_id, &parts, self.clock.now()) {
+        let sealed = match self.seal(permit, &message) {
             Ok(sealed) => sealed,
             Err((_, SealError::KeyCold(request))) => {
-                let publication = Box::new(Publication { message, packet_id, settled });
+                let publication = Box::new(Publication { message, packet_id, settled, will });
                 return Published::Stalled(publication, Stall::Key(request));
             }
             Err((_, error)) => {
@@ -171,14 +191,33 @@ impl Services {
             expires_at: message.expires_at,
             wakes: message.qos != QoS::AtMostOnce && scope != TopicScope::Other,
             exactly_once,
+            will,
         };
         let publisher = packet_id.map(|packet_id| Publisher { entry: entry.clone(), connection, packet_id });
-        let pending = Pending { message, told: guarded, publisher, _settled: settled };
-        match self.committer.submit(reservation, append, pending) {
-            Ok(()) if packet_id.is_some() => Published::Submitted,
-            Ok(()) => Published::Decided(ReasonCode::Success),
-            Err(_) => Published::Closed,
+        if let Some(will) = will {
+            self.commits.wills.submitted(will);
         }
+        let pending = Pending { message, told: guarded, publisher, _settled: settled, will };
+        match self.committer.submit(reservation, append, pending) {
+            Ok(()) if packet_id.is_some() || will.is_some() => Published::Submitted,
+            Ok(()) => Published::Decided(ReasonCode::Success),
+            Err(_) => {
+                if let Some(will) = will {
+                    self.commits.wills.withdrawn(will);
+                }
+                Published::Closed
+            }
+        }
+    }
+
+    pub(crate) fn seal(
+        &self,
+        permit: PublishPermit,
+        message: &Message,
+    ) -> Result<Sealed, (PublishPermit, SealError)> {
+        let head = message.body_head();
+        let parts: [&[u8]; 3] = [&head, &message.properties, &message.payload];
+        self.keyring.seal(permit, message.message_id, &parts, self.clock.now())
     }
 
     /// Fetches the key that stalled a publication. Where that fails, it returns only when trying again makes

@@ -158,7 +158,7 @@ impl Services {
             if !is_group(principal) && !self.policy.may_receive(principal, &message.topic, message.offset) {
                 continue;
             }
-            if let Some(record) = self.open(principal, message).await? {
+            if let Some(record) = self.open_stored(principal, message).await? {
                 records.push(record);
             }
         }
@@ -167,7 +167,7 @@ impl Services {
 
     /// `None` for a message that does not open: it is counted and passed over, or it would hold up all that
     /// follow it.
-    async fn open(
+    pub(crate) async fn open_stored(
         &self,
         principal: &Principal,
         stored: StoredMessage,

@@ -24,6 +24,7 @@ pub mod outbox;
 pub mod push_registry;
 pub mod retained;
 pub mod session_store;
+pub mod wills;
 
 pub use fixture::{Fixture, Fresh};
 
@@ -84,6 +85,18 @@ macro_rules! conformance_tests {
             sessions_are_listed_by_id_with_their_subscriptions
             sessions_of_a_dead_process_are_disconnected
             recovered_sessions_that_are_behind_are_woken
+        );
+        $crate::conformance_group!($fresh, wills,
+            a_will_is_due_after_its_delay_and_comes_back_as_it_was_kept
+            a_will_is_due_no_later_than_its_session_ends
+            a_will_that_is_withdrawn_or_published_is_never_due
+            a_session_taken_up_in_time_withdraws_its_delayed_will
+            a_takeover_publishes_a_will_without_delay_and_no_other
+            a_session_that_is_discarded_ends_and_its_will_is_due
+            changes_of_one_call_leave_the_last_will
+            wills_of_sessions_left_connected_are_due_after_a_start
+            a_user_s_wills_go_with_the_user
+            due_wills_are_returned_longest_due_first_up_to_the_limit
         );
         $crate::conformance_group!($fresh, outbox,
             many_messages_make_one_wakeup_due

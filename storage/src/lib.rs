@@ -16,6 +16,7 @@ pub mod push_registry;
 pub mod session_store;
 pub mod session_writer;
 pub mod tail;
+pub mod wills;
 
 use sotto_keyring::KeyStore;
 
@@ -29,6 +30,7 @@ pub use tail::{Tail, TailPage, TailRecord, TenantLog};
 pub trait Store:
     message_log::MessageLog
     + session_store::SessionStore
+    + wills::Wills
     + directory::Directory
     + push_registry::PushRegistry
     + outbox::Outbox
@@ -40,6 +42,7 @@ pub trait Store:
 impl<T> Store for T where
     T: message_log::MessageLog
         + session_store::SessionStore
+        + wills::Wills
         + directory::Directory
         + push_registry::PushRegistry
         + outbox::Outbox

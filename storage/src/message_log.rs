@@ -23,6 +23,8 @@ pub struct Append {
     /// until its PUBREL, so that the message is committed once. [MQTT-4.3.3-10] A session that has ended in
     /// the meantime remembers nothing; the message is committed all the same.
     pub exactly_once: Option<(SessionId, PacketId)>,
+    /// The kept will that is published with it, and gone in the same transaction.
+    pub will: Option<MessageId>,
 }
 
 /// What a message does to the retained message of its topic. [MQTT-3.3.1-5] [MQTT-3.3.1-6]

@@ -7,6 +7,7 @@ use sotto_model::{
 };
 
 use crate::error::StoreError;
+use crate::wills::{KeptWill, WillEnd};
 
 /// A session, and the generation for which the caller acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +51,8 @@ pub struct OpenSession {
     pub expiry_seconds: u32,
     /// Where a new session begins.
     pub head: Offset,
+    /// Kept with the session from here on.
+    pub will: Option<Box<KeptWill>>,
     pub now: UnixMillis,
 }
 
@@ -68,7 +71,8 @@ pub struct OpenedSession {
 pub enum SessionOp {
     /// Takes a session up or makes it, raises its generation, marks it connected, and forgets its
     /// device's outstanding wakeup. A session that has expired, or that another user had under this client
-    /// id, is discarded first.
+    /// id, is discarded first, and so ends: a will kept with it is due. A will of a session that is taken up
+    /// before it is due is not published.
     Open(Box<OpenSession>),
     /// Adds or replaces, by filter as subscribed.
     Subscribe(SessionRef, Vec<Subscription>),
@@ -83,14 +87,16 @@ pub enum SessionOp {
     /// disconnected; and when its device has a push registration, no other live session, and is behind, a
     /// wakeup is due. Behind is: something in flight, or after the cursor a message that wakes, has not
     /// expired, was sent by another user, and is of its user's inbox or conversations (there, after the
-    /// offset since which the membership holds).
+    /// offset since which the membership holds). `will` says what becomes of the will that was kept with the
+    /// session, where one was.
     Close {
         session: SessionRef,
         progress: Box<SessionProgress>,
         expiry_seconds: u32,
+        will: Option<WillEnd>,
         now: UnixMillis,
     },
-    /// Ends the session and forgets all of it.
+    /// Ends the session and forgets all of it but its will, which is due.
     Delete(SessionRef),
 }
 
@@ -117,7 +123,7 @@ pub trait SessionStore: Send + Sync {
     async fn apply(&self, ops: &[SessionOp]) -> Result<Vec<SessionReply>, StoreError>;
 
     /// After a start: sessions left connected by a process that died are marked disconnected at `now`,
-    /// and their devices' wakeups made due as `Close` would have. Returns how many. Those with an expiry of
+    /// and their devices' wakeups and their wills made due as `Close` would have. Returns how many. Those with an expiry of
     /// 0 are left to `expire`.
     async fn recover(&self, now: UnixMillis) -> Result<u64, StoreError>;
 

@@ -17,6 +17,7 @@ use crate::committer::DrainTimedOut;
 use crate::error::StoreError;
 use crate::group_commit::{Closed, GroupReceiver, GroupSender, group_commit};
 use crate::session_store::{SessionOp, SessionProgress, SessionRef, SessionReply, SessionStore};
+use crate::wills::{KeptWill, WillEnd};
 
 /// How long [`SessionWriter::apply`] waits for a store that is away.
 pub const APPLY_DEADLINE: Duration = Duration::from_secs(10);
@@ -259,6 +260,8 @@ impl Writer {
                 session: opened.session,
                 progress: Box::new(opened.progress),
                 expiry_seconds: open.expiry_seconds,
+                // The client was not told that it is connected, so it has no will. [MQTT-3.1.2-8]
+                will: open.will.map(|_| WillEnd::Forgotten),
                 now: self.clock.unix_now(),
             });
             closes.waiting.push(Waiting { reply: None, reservation: waiting.reservation });
@@ -304,7 +307,12 @@ fn bytes_of(op: &SessionOp) -> usize {
         size_of_val(progress.inflight.as_slice()) + size_of_val(progress.exactly_once_received.as_slice())
     };
     match op {
-        SessionOp::Open(open) => open.client_id.as_str().len(),
+        SessionOp::Open(open) => {
+            let will_bytes = |will: &KeptWill| {
+                size_of::<KeptWill>() + will.sealed.bytes().len() + will.sealed.topic().as_str().len()
+            };
+            open.client_id.as_str().len() + open.will.as_deref().map_or(0, will_bytes)
+        }
         SessionOp::Subscribe(_, subscriptions) => subscriptions
             .iter()
             .map(|subscription| size_of::<Subscription>() + subscription.filter.as_subscribed().len())

@@ -37,6 +37,7 @@ fn open() -> SessionOp {
         clean_start: false,
         expiry_seconds: 60,
         head: Offset(0),
+        will: None,
         now: UnixMillis(0),
     }))
 }

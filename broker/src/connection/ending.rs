@@ -11,6 +11,7 @@ use sotto_mqtt::handshake::Will;
 use sotto_mqtt::reason::ReasonCode;
 use sotto_mqtt::session::{Session, Violation};
 use sotto_storage::session_store::SessionOp;
+use sotto_storage::wills::WillEnd;
 use tokio::time::Sleep;
 
 use crate::connection::opening::Owned;
@@ -107,6 +108,8 @@ struct EndingSession {
     connection: ConnectionId,
     services: Arc<Services>,
     will: Option<Box<Publication>>,
+    /// What becomes of the will that is kept with the session.
+    will_end: Option<WillEnd>,
     warming: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Nothing of the log was waiting to be sent but what the mailbox holds.
     caught_up: bool,
@@ -123,11 +126,18 @@ impl Ending {
         transport: &mut Transport,
     ) -> Self {
         let now = services.clock.unix_now();
-        let will = will.and_then(|will| Publication::of_will(*will, &owned.entry, now).ok().map(Box::new));
+        let kept = owned.kept_will.filter(|_| owned.entry.stored().is_some());
+        let will_end = kept.map(|_| if will.is_some() { WillEnd::Due } else { WillEnd::Forgotten });
+        let outlives = session.negotiated().session_expiry_seconds > 0;
+        // What is to wait is kept, and found when it is due. [MQTT-3.1.3-9]
+        let will = will
+            .filter(|will| kept.is_none() || !outlives || will.delay_seconds == 0)
+            .and_then(|will| Publication::of_will(*will, &owned.entry, now, kept).ok().map(Box::new));
         // From here on the sweep has no say: this phase has a deadline of its own.
         owned.entry.set_deadline_tenths(0);
         let warming = None;
-        let ending = EndingSession { owned, session, connection, services, will, warming, caught_up };
+        let ending =
+            EndingSession { owned, session, connection, services, will, will_end, warming, caught_up };
         Self { session: Some(ending), ..Self::without_session(transport) }
     }
 
@@ -189,7 +199,11 @@ impl EndingSession {
                     }
                     return Poll::Pending;
                 }
-                Published::Decided(_) | Published::Submitted | Published::Denied | Published::Closed => {}
+                Published::Decided(_) | Published::Denied => {
+                    self.will_end = self.will_end.map(|_| WillEnd::Forgotten);
+                }
+                // The commit removes what is kept of it; without one it stays due.
+                Published::Submitted | Published::Closed => {}
             }
         }
         if self.session.is_answered() { Poll::Ready(()) } else { Poll::Pending }
@@ -208,6 +222,7 @@ impl EndingSession {
             session,
             progress: Box::new(progress(&self.session, cursor)),
             expiry_seconds,
+            will: self.will_end,
             now: self.services.clock.unix_now(),
         };
         if self.services.sessions.submit(close).is_err() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sotto_auth::{Check, Identity, Refusal};
-use sotto_model::{ClientId, Clock, Cursor, Offset, Principal};
+use sotto_model::{ClientId, Clock, Cursor, MessageId, Offset, Principal};
 use sotto_mqtt::handshake::{ConnectRequest, Negotiated};
 use sotto_mqtt::inflight::InflightMessage;
 use sotto_mqtt::reason::ReasonCode;
@@ -13,6 +13,7 @@ use sotto_storage::directory::DirectoryError;
 use sotto_storage::session_store::{
     Inflight, OpenSession, OpenedSession, SessionOp, SessionProgress, SessionReply,
 };
+use sotto_storage::wills::{KeptWill, WillEnd};
 use uuid::Uuid;
 
 use crate::connection_id::ConnectionId;
@@ -39,6 +40,8 @@ pub(crate) struct Owned {
     /// Of QoS 2 messages that stay with the session, or have ended with it: once it is let go, and what is
     /// stored of it knows them, their groups need them no more. [MQTT-4.8.2-4] [MQTT-4.8.2-5]
     pub(crate) loans: Vec<Ticket>,
+    /// The will that was kept with the session in the store.
+    pub(crate) kept_will: Option<MessageId>,
     connection: ConnectionId,
     services: Arc<Services>,
 }
@@ -96,20 +99,29 @@ pub(crate) async fn open(
         ClaimError::Superseded | ClaimError::Busy => Refused(ReasonCode::ServerBusy),
         ClaimError::Full => Refused(ReasonCode::QuotaExceeded),
     })?;
-    let owned = Owned { entry, loans: Vec::new(), connection, services: services.clone() };
+    let mut owned =
+        Owned { entry, loans: Vec::new(), kept_will: None, connection, services: services.clone() };
     let entry = &owned.entry;
 
     let known = entry.stored();
     let outlives = negotiated.session_expiry_seconds > 0;
     let head = services.tail.log(principal.tenant).head();
+    let mut kept_will = None;
     let mut unbegun = Unbegun { owned: &owned, close: None };
     let opened = if outlives || (known.is_some() && !negotiated.clean_start) {
-        let opened = open_stored(&services, &principal, &negotiated, head).await?;
+        let kept = match &will {
+            Some(will) => Some(Box::new(services.keep_will(entry, will).await.map_err(Refused)?)),
+            None => None,
+        };
+        kept_will = kept.as_ref().map(|kept| kept.sealed.message_id());
+        let opened = open_stored(&services, &principal, &negotiated, head, kept).await?;
         entry.set_stored(Some(opened.session));
         unbegun.close = Some(SessionOp::Close {
             session: opened.session,
             progress: Box::new(opened.progress.clone()),
             expiry_seconds: negotiated.session_expiry_seconds,
+            // A connection that does not begin has no will. [MQTT-3.1.2-8]
+            will: kept_will.map(|_| WillEnd::Forgotten),
             now: services.clock.unix_now(),
         });
         opened.present.then_some(opened)
@@ -138,6 +150,7 @@ pub(crate) async fn open(
     let session = Session::resume(negotiated, will, progress.cursor.0, left, progress.exactly_once_received);
     unbegun.close = None;
     drop(unbegun);
+    owned.kept_will = kept_will;
     Ok(Opened { owned, session, present, assigned_client_id, inflight })
 }
 
@@ -221,6 +234,7 @@ async fn open_stored(
     principal: &Principal,
     negotiated: &Negotiated,
     head: Offset,
+    will: Option<Box<KeptWill>>,
 ) -> Result<OpenedSession, Refused> {
     let open = OpenSession {
         tenant: principal.tenant,
@@ -230,6 +244,7 @@ async fn open_stored(
         clean_start: negotiated.clean_start,
         expiry_seconds: negotiated.session_expiry_seconds,
         head,
+        will,
         now: services.clock.unix_now(),
     };
     match services.sessions.apply(SessionOp::Open(Box::new(open))).await {

@@ -95,6 +95,7 @@ impl Services {
                 session,
                 progress: Box::new(group.progress()),
                 expiry_seconds: NEVER_EXPIRES,
+                will: None,
                 now: self.clock.unix_now(),
             };
             if self.sessions.submit(close).is_err() {
@@ -116,6 +117,7 @@ impl Services {
             clean_start,
             expiry_seconds: NEVER_EXPIRES,
             head: self.tail.log(principal.tenant).head(),
+            will: None,
             now: self.clock.unix_now(),
         };
         match self.sessions.apply(SessionOp::Open(Box::new(open))).await? {

@@ -256,6 +256,11 @@ async fn remove_user(
     if deleted.rows_affected() == 0 {
         return Ok(Err(DirectoryError::Missing("user")));
     }
+    sqlx::query("DELETE FROM wills WHERE tenant_id = $1 AND sender_id = $2")
+        .bind(tenant.0)
+        .bind(user.0)
+        .execute(&mut *change)
+        .await?;
     sqlx::query("DELETE FROM sessions WHERE tenant_id = $1 AND user_id = $2")
         .bind(tenant.0)
         .bind(user.0)

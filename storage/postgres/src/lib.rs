@@ -22,6 +22,7 @@ mod session_store;
 mod store;
 mod topics;
 mod wake_check;
+mod wills;
 mod writer;
 
 #[cfg(feature = "testing")]

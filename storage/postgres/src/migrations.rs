@@ -27,6 +27,7 @@ impl<'s> MigrationSource<'s> for Embedded {
             (1, "schema", include_str!("../migrations/0001_schema.sql")),
             (2, "acl_rules", include_str!("../migrations/0002_acl_rules.sql")),
             (3, "retained", include_str!("../migrations/0003_retained.sql")),
+            (4, "wills", include_str!("../migrations/0004_wills.sql")),
         ];
         let migrations = sources
             .into_iter()

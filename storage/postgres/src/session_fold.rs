@@ -13,6 +13,9 @@ use sotto_model::{
 use sotto_storage::session_store::{
     Inflight, OpenSession, OpenedSession, SessionOp, SessionProgress, SessionRef, SessionReply,
 };
+use sotto_storage::wills::WillEnd;
+
+use crate::wills::WillChange;
 
 /// A row of `sessions`.
 #[derive(Clone)]
@@ -29,6 +32,8 @@ pub(crate) struct SessionRow {
     pub(crate) expiry_seconds: u32,
     pub(crate) expires_at: Option<UnixMillis>,
     pub(crate) wake_check: bool,
+    /// Something is kept among the wills.
+    pub(crate) has_wills: bool,
 }
 
 /// What a session that is to be opened holds beside its row.
@@ -56,6 +61,8 @@ struct Folded {
     /// By filter as subscribed; `None`: unsubscribed.
     subscriptions: BTreeMap<String, Option<Subscription>>,
     received: Received,
+    /// In their order.
+    wills: Vec<WillChange>,
 }
 
 /// Changes to the QoS 2 packet ids received. No id is in both sets.
@@ -79,6 +86,8 @@ pub(crate) struct Writes {
     pub(crate) received_cleared: Vec<SessionId>,
     pub(crate) released: Vec<(SessionId, PacketId)>,
     pub(crate) received: Vec<(SessionId, PacketId)>,
+    /// Of each session's changes to its wills the first, then the second, and so on.
+    pub(crate) wills: Vec<Vec<(SessionId, WillChange)>>,
     /// Devices whose outstanding wakeups are forgotten.
     pub(crate) returned_devices: Vec<DeviceId>,
     /// A session is to be looked at for a wakeup, once this is committed.
@@ -123,10 +132,10 @@ impl Fold {
             SessionOp::Release(session, packet_ids) => {
                 self.change(*session, |folded| folded.release(packet_ids))
             }
-            SessionOp::Close { session, progress, expiry_seconds, now } => {
-                self.change(*session, |folded| folded.close(progress, *expiry_seconds, *now))
+            SessionOp::Close { session, progress, expiry_seconds, will, now } => {
+                self.change(*session, |folded| folded.close(progress, *expiry_seconds, *will, *now))
             }
-            SessionOp::Delete(session) => self.change(*session, |folded| folded.gone = true),
+            SessionOp::Delete(session) => self.change(*session, Folded::delete),
         };
         Some(reply)
     }
@@ -151,6 +160,8 @@ impl Fold {
                     open.clean_start || folded.has_expired(open.now) || folded.row.user != open.user;
                 if discarded {
                     folded.discard(open);
+                } else if folded.row.has_wills {
+                    folded.wills.push(WillChange::TakeUp(open.now));
                 }
                 !discarded
             }
@@ -178,7 +189,13 @@ impl Fold {
     pub(crate) fn into_writes(self) -> Writes {
         let mut writes =
             Writes { returned_devices: self.returned_devices.into_iter().collect(), ..Writes::default() };
-        for (id, folded) in self.sessions {
+        for (id, mut folded) in self.sessions {
+            for (round, change) in std::mem::take(&mut folded.wills).into_iter().enumerate() {
+                if writes.wills.len() <= round {
+                    writes.wills.push(Vec::new());
+                }
+                writes.wills[round].push((id, change));
+            }
             if folded.gone {
                 if folded.stored {
                     // What belongs to it goes by foreign key.
@@ -203,6 +220,7 @@ impl Folded {
             subscriptions_cleared: false,
             subscriptions: BTreeMap::new(),
             received: Received::default(),
+            wills: Vec::new(),
         }
     }
 
@@ -212,6 +230,9 @@ impl Folded {
 
     /// [MQTT-3.1.2-4]
     fn discard(&mut self, open: &OpenSession) {
+        if self.row.has_wills {
+            self.wills.push(WillChange::End);
+        }
         self.row.cursor = Cursor(open.head);
         self.row.inflight.clear();
         self.belongings = Belongings::default();
@@ -228,7 +249,18 @@ impl Folded {
         self.row.expiry_seconds = open.expiry_seconds;
         self.row.expires_at = None;
         self.row.wake_check = false;
+        if let Some(will) = &open.will {
+            self.wills.push(WillChange::Keep(open.tenant, will.clone()));
+            self.row.has_wills = true;
+        }
         self.changed = true;
+    }
+
+    fn delete(&mut self) {
+        if self.row.has_wills {
+            self.wills.push(WillChange::End);
+        }
+        self.gone = true;
     }
 
     fn subscribe(&mut self, subscription: &Subscription) {
@@ -247,7 +279,17 @@ impl Folded {
         self.received.release(packet_ids);
     }
 
-    fn close(&mut self, progress: &SessionProgress, expiry_seconds: u32, now: UnixMillis) {
+    fn close(
+        &mut self,
+        progress: &SessionProgress,
+        expiry_seconds: u32,
+        will: Option<WillEnd>,
+        now: UnixMillis,
+    ) {
+        self.wills.extend(will.map(|end| match end {
+            WillEnd::Due => WillChange::MakeDue { expiry_seconds, now },
+            WillEnd::Forgotten => WillChange::Forget,
+        }));
         if expiry_seconds == 0 {
             self.gone = true;
             return;
@@ -334,6 +376,7 @@ fn new_row(id: SessionId, open: &OpenSession) -> SessionRow {
         expiry_seconds: open.expiry_seconds,
         expires_at: None,
         wake_check: false,
+        has_wills: false,
     }
 }
 
@@ -359,6 +402,7 @@ mod tests {
             clean_start: false,
             expiry_seconds: 60,
             head: Offset(7),
+            will: None,
             now: NOW,
         }
     }
@@ -441,6 +485,7 @@ mod tests {
                 session: first.session,
                 progress: Box::new(progress),
                 expiry_seconds: 60,
+                will: None,
                 now: NOW,
             });
             let again = OpenSession { clean_start, now, ..open("a") };

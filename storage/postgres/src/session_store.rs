@@ -22,6 +22,7 @@ use crate::limits::{RECOVER_SESSIONS_PER_TURN, SESSION_RACES_MAX};
 use crate::session_fold::{Belongings, Fold, SessionRow, Writes};
 use crate::store::PostgresStore;
 use crate::wake_check;
+use crate::wills;
 
 #[async_trait]
 impl SessionStore for PostgresStore {
@@ -121,7 +122,8 @@ async fn apply(connection: &mut PgConnection, ops: &[SessionOp]) -> Result<(Vec<
 }
 
 const SESSION_COLUMNS: &str = "session_id, tenant_id, client_id, user_id, device_id, generation, connected, \
-     cursor_offset, inflight, expiry_seconds, expires_at_ms, wake_check";
+     cursor_offset, inflight, expiry_seconds, expires_at_ms, wake_check, \
+     EXISTS (SELECT FROM wills WHERE wills.session_id = sessions.session_id)";
 
 /// Every stored session that the changes name, locked in the order of their ids.
 async fn load(connection: &mut PgConnection, ops: &[SessionOp]) -> Result<Vec<SessionRow>, Fault> {
@@ -257,6 +259,7 @@ async fn write(connection: &mut PgConnection, writes: &Writes) -> Result<(), Fau
     }
     write_subscriptions(connection, writes).await?;
     write_received(connection, writes).await?;
+    wills::write(connection, &writes.wills).await?;
     if !writes.returned_devices.is_empty() {
         let devices: Vec<Uuid> = writes.returned_devices.iter().map(|device| device.0).collect();
         sqlx::query("DELETE FROM wakes WHERE device_id = ANY($1)").bind(devices).execute(connection).await?;
@@ -402,7 +405,10 @@ async fn disconnect_orphans(
              WHERE session_id IN ( \
                  SELECT session_id FROM sessions WHERE connected AND session_id > $2 \
                  ORDER BY session_id LIMIT $3 \
-             ) RETURNING session_id \
+             ) RETURNING session_id, expiry_seconds \
+         ), due AS ( \
+             UPDATE wills w SET due_at_ms = $1 + LEAST(w.delay_seconds, done.expiry_seconds) * 1000 \
+             FROM done WHERE w.session_id = done.session_id AND w.due_at_ms IS NULL \
          ) SELECT count(*), max(session_id) FROM done",
     )
     .bind(bigint(now.0))
@@ -479,7 +485,7 @@ impl FromRow<'_, PgRow> for SessionColumns {
         let (expiry_seconds, expires_at): (i64, Option<i64>) = (row.try_get(9)?, row.try_get(10)?);
         let (tenant, user, device): (Uuid, Uuid, Option<Uuid>) =
             (row.try_get(1)?, row.try_get(3)?, row.try_get(4)?);
-        let (connected, wake_check) = (row.try_get(6)?, row.try_get(11)?);
+        let (connected, wake_check, has_wills) = (row.try_get(6)?, row.try_get(11)?, row.try_get(12)?);
         let session = || -> Result<SessionRow, Fault> {
             Ok(SessionRow {
                 id: SessionId(column::unsigned(id)?),
@@ -495,6 +501,7 @@ impl FromRow<'_, PgRow> for SessionColumns {
                     .map_err(|_| Fault::Inconsistent("expiry_seconds"))?,
                 expires_at: expires_at.map(column::time).transpose()?,
                 wake_check,
+                has_wills,
             })
         };
         Ok(Self(session().ok()))

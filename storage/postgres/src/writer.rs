@@ -204,6 +204,7 @@ async fn append(
         .bind(&columns.retained_cleared)
         .bind(&columns.publishers)
         .bind(&columns.packet_ids)
+        .bind(&columns.wills)
         .fetch_optional(&mut *connection)
         .await?;
     let bases = match bases {
@@ -261,6 +262,8 @@ struct Columns<'b> {
     retained_cleared: Vec<i64>,
     publishers: Vec<i64>,
     packet_ids: Vec<i32>,
+    /// Kept wills that are published.
+    wills: Vec<Uuid>,
 }
 
 /// Bits of a message's flags, as the statement reads them; bits 0 and 1 hold the QoS.
@@ -296,6 +299,7 @@ impl<'b> Columns<'b> {
             retained_cleared: Vec::new(),
             publishers: Vec::new(),
             packet_ids: Vec::new(),
+            wills: appends.iter().filter_map(|append| append.will).map(|will| will.0).collect(),
             messages_of_tenant: Vec::new(),
             tenants: Vec::new(),
         };
@@ -422,6 +426,8 @@ WITH claimed AS (
     WHERE (SELECT complete FROM bases)
     FOR KEY SHARE OF s
     ON CONFLICT DO NOTHING
+), published AS (
+    DELETE FROM wills WHERE message_id = ANY($18::uuid[]) AND (SELECT complete FROM bases)
 )
 SELECT CASE WHEN sotto_require(
     (SELECT complete FROM bases) AND (SELECT count(*) FROM stored) = cardinality($6), 'batch is incomplete'

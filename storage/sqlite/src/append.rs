@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use serde_json::json;
-use sotto_model::Offset;
 use sotto_model::limits::BATCH_RECORDS_MAX;
+use sotto_model::{MessageId, Offset};
 use sotto_storage::StoreError;
 use sotto_storage::message_log::{Append, Batch, RetainChange};
 use sqlx::SqliteConnection;
@@ -18,6 +18,7 @@ use crate::number::{from_row, to_row};
 use crate::retained::{clear_retained, set_retained};
 use crate::tenants::TenantNumbers;
 use crate::topics::{TopicCache, TopicId, TopicKey, create_topics, find_topics};
+use crate::wills;
 
 const OPERATION: &str = "append";
 
@@ -64,6 +65,10 @@ pub(crate) async fn append(
     insert_messages(connection, batch, &rows).await?;
     insert_outbox(connection, &rows).await?;
     remember_exactly_once(connection, batch).await?;
+    let wills: Vec<MessageId> = batch.appends.iter().filter_map(|append| append.will).collect();
+    if !wills.is_empty() {
+        wills::remove(connection, &wills).await?;
+    }
     for (row, &tenant) in rows.iter().zip(&tenant_nos) {
         match row.append.retain {
             RetainChange::Keep => {}

@@ -249,6 +249,12 @@ async fn remove_user(
         .await
         .during(OPERATION)?;
     one_row(&deleted, DirectoryError::Missing("user"))?;
+    sqlx::query("DELETE FROM wills WHERE tenant_no = ? AND sender = ?")
+        .bind(tenant_no.to_row())
+        .bind(user.0)
+        .execute(&mut *connection)
+        .await
+        .during(OPERATION)?;
     sqlx::query("DELETE FROM sessions WHERE tenant_no = ? AND user_id = ?")
         .bind(tenant_no.to_row())
         .bind(user.0)

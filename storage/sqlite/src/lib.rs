@@ -4,7 +4,7 @@
 //! store ── writer                       the one connection that writes; a transaction at a time
 //!   │      readers                      a pool; each sees the last commit
 //!   ├── message_log ── append · read · retained ── topics
-//!   ├── session_store ── inflight · wakes
+//!   ├── session_store ── inflight · wakes · wills
 //!   ├── outbox ── wakes
 //!   └── directory · push_registry · audit · key_store
 //! ```
@@ -34,6 +34,7 @@ mod store;
 mod tenants;
 mod topics;
 mod wakes;
+mod wills;
 mod writer;
 
 pub use open_error::OpenError;

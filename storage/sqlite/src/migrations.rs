@@ -8,10 +8,11 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use crate::error::store_error;
 use crate::open_error::OpenError;
 
-const STEPS: [(i64, &str, &str); 3] = [
+const STEPS: [(i64, &str, &str); 4] = [
     (1, "initial", include_str!("../migrations/0001_initial.sql")),
     (2, "acl rules", include_str!("../migrations/0002_acl_rules.sql")),
     (3, "retained", include_str!("../migrations/0003_retained.sql")),
+    (4, "wills", include_str!("../migrations/0004_wills.sql")),
 ];
 
 /// The schema that this program works with.

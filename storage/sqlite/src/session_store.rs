@@ -11,6 +11,7 @@ use sotto_storage::session_store::{
     ListedSession, OpenSession, OpenedSession, SessionOp, SessionProgress, SessionRef, SessionReply,
     SessionStore,
 };
+use sotto_storage::wills::WillEnd;
 use sqlx::SqliteConnection;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::number::{count_to_row, from_row, narrow, offset, to_row};
 use crate::store::SqliteStore;
 use crate::tenants::TenantNumbers;
 use crate::wakes::{forget_wake, wake_if_behind};
+use crate::wills;
 
 #[async_trait]
 impl SessionStore for SqliteStore {
@@ -145,12 +147,24 @@ async fn apply_one(
             }
             held
         }
-        SessionOp::Close { session, expiry_seconds: 0, .. } | SessionOp::Delete(session) => {
-            delete(connection, *session).await?
+        SessionOp::Close { session, expiry_seconds: 0, will, now, .. } => {
+            let held = delete(connection, *session).await?;
+            if held {
+                end_will(connection, *session, *will, 0, *now).await?;
+            }
+            held
         }
-        SessionOp::Close { session, progress, expiry_seconds, now } => {
+        SessionOp::Delete(session) => {
+            let held = delete(connection, *session).await?;
+            if held {
+                wills::end(connection, to_row(session.id.0)).await?;
+            }
+            held
+        }
+        SessionOp::Close { session, progress, expiry_seconds, will, now } => {
             let held = save(connection, *session, progress).await?;
             if held {
+                end_will(connection, *session, *will, *expiry_seconds, *now).await?;
                 add_exactly_once(connection, *session, &progress.exactly_once_received).await?;
                 disconnect(connection, *session, *expiry_seconds, *now).await?;
                 wake_if_behind(connection, to_row(session.id.0), *now).await?;
@@ -161,7 +175,7 @@ async fn apply_one(
     Ok(if held { SessionReply::Done } else { SessionReply::Fenced })
 }
 
-type StoredSession = (i64, i64, Uuid, Option<i64>, i64, Vec<u8>);
+type StoredSession = (i64, i64, Uuid, Option<i64>, i64, Vec<u8>, bool);
 
 async fn open(
     connection: &mut SqliteConnection,
@@ -174,7 +188,9 @@ async fn open(
         .await?
         .ok_or_else(|| StoreError::Refused { operation: OPERATION, code: "no such tenant".to_owned() })?;
     let stored: Option<StoredSession> = sqlx::query_as(
-        "SELECT session_id, generation, user_id, expires_at_ms, cursor, inflight FROM sessions
+        "SELECT session_id, generation, user_id, expires_at_ms, cursor, inflight,
+                EXISTS (SELECT 1 FROM wills WHERE wills.session_id = sessions.session_id)
+         FROM sessions
          WHERE tenant_no = ? AND client_id = ?",
     )
     .bind(tenant.to_row())
@@ -186,7 +202,7 @@ async fn open(
         forget_wake(connection, tenant, device).await?;
     }
 
-    let Some((id, generation, user, expires_at, cursor, inflight)) = stored else {
+    let Some((id, generation, user, expires_at, cursor, inflight, has_wills)) = stored else {
         return create(connection, tenant, open).await;
     };
     let expired = expires_at.is_some_and(|at| at <= to_row(open.now.0));
@@ -197,11 +213,20 @@ async fn open(
             .execute(&mut *connection)
             .await
             .during(OPERATION)?;
+        if has_wills {
+            wills::end(connection, id).await?;
+        }
         return create(connection, tenant, open).await;
     }
 
     let session = session_ref(id, generation)?;
     let session = SessionRef { generation: session.generation.next(), ..session };
+    if has_wills {
+        wills::take_up(connection, id, open.now).await?;
+    }
+    if let Some(will) = &open.will {
+        wills::keep(connection, session.id, tenant, will).await?;
+    }
     sqlx::query(
         "UPDATE sessions
          SET generation = ?, device_id = ?, connected = 1, expiry_seconds = ?, expires_at_ms = NULL
@@ -249,14 +274,15 @@ async fn create(
     .bind(to_row(Generation::default().next().0))
     .bind(to_row(open.head.0))
     .bind(open.expiry_seconds)
-    .fetch_one(connection)
+    .fetch_one(&mut *connection)
     .await
     .during("create session")?;
+    let id = SessionId(from_row(id, "session_id")?);
+    if let Some(will) = &open.will {
+        wills::keep(connection, id, tenant, will).await?;
+    }
     Ok(OpenedSession {
-        session: SessionRef {
-            id: SessionId(from_row(id, "session_id")?),
-            generation: Generation::default().next(),
-        },
+        session: SessionRef { id, generation: Generation::default().next() },
         present: false,
         progress: SessionProgress { cursor: Cursor(open.head), ..SessionProgress::default() },
         subscriptions: Vec::new(),
@@ -371,6 +397,21 @@ fn packet_ids_json(packet_ids: &[PacketId]) -> String {
     json!(packet_ids.iter().map(|id| id.0.get()).collect::<Vec<_>>()).to_string()
 }
 
+async fn end_will(
+    connection: &mut SqliteConnection,
+    session: SessionRef,
+    end: Option<WillEnd>,
+    expiry_seconds: u32,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let session = to_row(session.id.0);
+    match end {
+        None => Ok(()),
+        Some(WillEnd::Due) => wills::make_due(connection, session, expiry_seconds, now).await,
+        Some(WillEnd::Forgotten) => wills::forget(connection, session).await,
+    }
+}
+
 async fn disconnect(
     connection: &mut SqliteConnection,
     session: SessionRef,
@@ -423,8 +464,10 @@ async fn recover_some(
     .during(OPERATION)?;
     // All of them first: a device with two sessions must not look connected by its second.
     for &(id, expiry_seconds) in &rows {
+        let expiry_seconds = narrow(expiry_seconds, "expiry_seconds")?;
+        wills::make_due(connection, id, expiry_seconds, now).await?;
         sqlx::query("UPDATE sessions SET connected = 0, expires_at_ms = ? WHERE session_id = ?")
-            .bind(expires_at(narrow(expiry_seconds, "expiry_seconds")?, now))
+            .bind(expires_at(expiry_seconds, now))
             .bind(id)
             .execute(&mut *connection)
             .await

@@ -155,6 +155,7 @@ impl Fixture {
             expires_at: None,
             wakes: true,
             exactly_once: None,
+            will: None,
         }
     }
 
@@ -207,6 +208,7 @@ impl Fixture {
             clean_start: false,
             expiry_seconds: EXPIRY_SECONDS,
             head: Offset(0),
+            will: None,
             now: NOW,
         }
     }
@@ -239,6 +241,7 @@ impl Fixture {
             session,
             progress: Box::new(progress),
             expiry_seconds: EXPIRY_SECONDS,
+            will: None,
             now: NOW,
         };
         assert!(matches!(self.apply(op).await, SessionReply::Done), "the session is held");

@@ -248,7 +248,8 @@ pub async fn a_released_packet_id_is_free_again(f: Fixture) {
 
 pub async fn closing_with_an_expiry_of_zero_deletes_the_session(f: Fixture) {
     let session = f.connect(&f.bob).await;
-    let close = SessionOp::Close { session, progress: Box::default(), expiry_seconds: 0, now: NOW };
+    let close =
+        SessionOp::Close { session, progress: Box::default(), expiry_seconds: 0, will: None, now: NOW };
     assert!(done(&f, close.clone()).await);
     assert!(fenced(&f, close).await);
     assert!(f.store.list(None, 10).await.expect("list").is_empty());
@@ -271,7 +272,8 @@ pub async fn an_expired_session_is_not_taken_up(f: Fixture) {
 pub async fn sessions_expire_when_their_time_has_come(f: Fixture) {
     for (person, expiry_seconds) in [(&f.alice, 10), (&f.bob, 20), (&f.robot, u32::MAX)] {
         let session = f.connect(person).await;
-        let close = SessionOp::Close { session, progress: Box::default(), expiry_seconds, now: NOW };
+        let close =
+            SessionOp::Close { session, progress: Box::default(), expiry_seconds, will: None, now: NOW };
         assert!(done(&f, close).await);
     }
     f.connect(&f.carol).await;
@@ -372,8 +374,13 @@ fn subscription(raw: &str, since: u64) -> Subscription {
 }
 
 fn every_op(session: SessionRef) -> Vec<SessionOp> {
-    let close =
-        |expiry_seconds| SessionOp::Close { session, progress: Box::new(at(99)), expiry_seconds, now: NOW };
+    let close = |expiry_seconds| SessionOp::Close {
+        session,
+        progress: Box::new(at(99)),
+        expiry_seconds,
+        will: None,
+        now: NOW,
+    };
     vec![
         SessionOp::Subscribe(session, vec![subscription("fenced", 1)]),
         SessionOp::Unsubscribe(session, vec![filter("a")]),

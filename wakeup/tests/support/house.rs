@@ -150,6 +150,7 @@ impl House {
             clean_start: false,
             expiry_seconds: u32::MAX,
             head,
+            will: None,
             now: self.clock.unix_now(),
         };
         match self.sessions.apply(SessionOp::Open(Box::new(open))).await.expect("opened") {
@@ -167,6 +168,7 @@ impl House {
             session: opened.session,
             progress: Box::new(opened.progress),
             expiry_seconds: u32::MAX,
+            will: None,
             now: self.clock.unix_now(),
         };
         assert!(matches!(self.sessions.apply(close).await, Ok(SessionReply::Done)));
@@ -222,6 +224,7 @@ impl House {
             expires_at: None,
             wakes: true,
             exactly_once: None,
+            will: None,
         }
     }
 }

@@ -31,6 +31,7 @@ pub(crate) struct Login {
     password: Option<String>,
     properties: PropertyBuf,
     will: Option<LastWill>,
+    will_properties: PropertyBuf,
 }
 
 #[derive(Clone)]
@@ -96,6 +97,7 @@ impl Login {
             password: Some(password.to_owned()),
             properties: PropertyBuf::new(),
             will: None,
+            will_properties: PropertyBuf::new(),
         }
     }
 
@@ -155,6 +157,12 @@ impl Login {
         self
     }
 
+    /// Seconds between the end of the connection and the will.
+    pub(crate) fn will_delay(mut self, seconds: u32) -> Self {
+        self.will_properties.push(Property::WillDelayInterval(seconds));
+        self
+    }
+
     pub(crate) fn client_id(mut self, client_id: &str) -> Self {
         client_id.clone_into(&mut self.client_id);
         self
@@ -171,7 +179,10 @@ impl Login {
                 payload: &will.payload,
                 qos: will.qos,
                 retain: will.retain,
-                properties: Properties::EMPTY,
+                properties: match self.version {
+                    Version::V3 => Properties::EMPTY,
+                    Version::V5 => self.will_properties.as_properties(),
+                },
             }),
             username: self.username.as_deref(),
             password: self.password.as_deref().map(str::as_bytes),
