@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::hmac;
 use parking_lot::{Mutex, RwLock};
 use sotto_model::{TenantId, UserId};
 use uuid::Uuid;
@@ -13,6 +14,7 @@ use crate::journal::{Journal, Load, LoadError};
 use crate::limits::PASSWORD_BYTES_MAX;
 use crate::name::{DeviceName, TenantName, UserName};
 use crate::password::PasswordHash;
+use crate::scram::{ClientFirst, ScramCredentials, ScramError, ScramExchange, ServerNonce};
 use crate::verified::{PasswordMac, VerifiedCache};
 
 /// Checks the user name, password and Client Identifier of a CONNECT.
@@ -31,6 +33,8 @@ pub struct UserCredentials {
     pub user: UserId,
     pub user_name: UserName,
     pub password: PasswordHash,
+    /// `None` where the password was set before there were any.
+    pub scram: Option<Arc<ScramCredentials>>,
     pub disabled: bool,
 }
 
@@ -62,6 +66,9 @@ pub enum Refusal {
     /// No user name, where anonymous clients are not let in.
     #[error("not authorized")]
     NotAuthorized,
+    /// The user has no credentials for the method.
+    #[error("bad authentication method")]
+    Method,
 }
 
 /// The slow part of a check: one argon2id hash.
@@ -76,6 +83,14 @@ pub struct PasswordCheck {
     now: Instant,
 }
 
+/// A user who signs in by SCRAM-SHA-256, between its two messages.
+pub struct ScramLogin {
+    shared: Arc<Shared>,
+    /// `None` for a name that cannot be a user's.
+    login: Option<Login>,
+    exchange: ScramExchange,
+}
+
 type Login = (TenantName, UserName);
 
 struct Shared {
@@ -85,6 +100,8 @@ struct Shared {
     journal: Mutex<Journal<Change>>,
     verified: VerifiedCache,
     nobody: PasswordHash,
+    /// Gives salts to names that nobody has.
+    nobody_key: hmac::Key,
 }
 
 #[derive(Default)]
@@ -100,14 +117,16 @@ enum Change {
 }
 
 impl Authenticator {
-    /// A password that was verified at most `verified_age_max` ago is not hashed again.
-    pub fn new(verified_age_max: Duration) -> Self {
+    /// A password that was verified at most `verified_age_max` ago is not hashed again. `nobody_key` is
+    /// secret, and should outlive the process: names that nobody has are told salts that depend on it.
+    pub fn new(verified_age_max: Duration, nobody_key: &[u8]) -> Self {
         Self {
             shared: Arc::new(Shared {
                 users: RwLock::default(),
                 journal: Mutex::new(Journal::new()),
                 verified: VerifiedCache::new(verified_age_max),
                 nobody: PasswordHash::of_nobody(),
+                nobody_key: hmac::Key::new(hmac::HMAC_SHA256, nobody_key),
             }),
         }
     }
@@ -185,6 +204,23 @@ impl Authenticator {
         }
     }
 
+    /// Takes the client-first message of SCRAM-SHA-256; also returns the server-first one.
+    pub fn begin_scram(
+        &self,
+        client_first: &[u8],
+        nonce: &ServerNonce,
+    ) -> Result<(ScramLogin, Vec<u8>), Refusal> {
+        let client = ClientFirst::parse(client_first)?;
+        let login = parse_login(&client.username);
+        let nobody = ScramCredentials::of_nobody(&self.shared.nobody_key, &client.username);
+        let credentials = match login.as_ref().and_then(|login| self.shared.enabled_user(login)) {
+            Some(user) => user.scram.clone().ok_or(Refusal::Method)?,
+            None => Arc::new(nobody),
+        };
+        let (exchange, server_first) = ScramExchange::begin(client, credentials, nonce);
+        Ok((ScramLogin { shared: Arc::clone(&self.shared), login, exchange }, server_first))
+    }
+
     fn change(&self, change: Change) {
         let mut journal = self.shared.journal.lock();
         journal.record(change.clone());
@@ -204,6 +240,39 @@ impl PasswordCheck {
                 Ok(Identity::of(&user, self.device_name))
             }
             _ => Err(Refusal::BadCredentials),
+        }
+    }
+}
+
+impl ScramLogin {
+    /// Who it says it is; `None` for a name that cannot be a user's.
+    pub fn user_name(&self) -> Option<&UserName> {
+        self.login.as_ref().map(|(_, user)| user)
+    }
+
+    /// Takes the client-final message; also returns the server-final one.
+    pub fn finish(self, client_final: &[u8], client_id: &str) -> Result<(Identity, Vec<u8>), Refusal> {
+        let (proven, server_final) = self.exchange.finish(client_final)?;
+        let login = self.login.ok_or(Refusal::BadCredentials)?;
+        // Looked up again: the user may have been removed, disabled or given another password meanwhile.
+        let user = self
+            .shared
+            .enabled_user(&login)
+            .filter(|user| user.scram.as_ref() == Some(&proven))
+            .ok_or(Refusal::BadCredentials)?;
+        let device_name = parse_client_id(client_id, &login.1).ok_or(Refusal::ClientId)?;
+        Ok((Identity::of(&user, device_name), server_final))
+    }
+}
+
+impl From<ScramError> for Refusal {
+    fn from(error: ScramError) -> Self {
+        match error {
+            ScramError::Proof => Self::BadCredentials,
+            ScramError::Malformed
+            | ScramError::ChannelBinding
+            | ScramError::Nonce
+            | ScramError::Credentials => Self::NotAuthorized,
         }
     }
 }
@@ -262,3 +331,6 @@ fn parse_client_id(client_id: &str, user: &UserName) -> Option<DeviceName> {
     let device = client_id.strip_prefix(user.as_str())?.strip_prefix('/')?;
     DeviceName::parse(device).ok()
 }
+
+#[cfg(test)]
+mod tests;

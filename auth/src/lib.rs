@@ -11,11 +11,17 @@ pub mod name;
 pub mod password;
 pub mod permit;
 pub mod policy;
+pub mod scram;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod verified;
 
-pub use authenticator::{Authenticator, Check, Identity, PasswordCheck, Refusal, UserCredentials};
+pub use authenticator::{
+    Authenticator, Check, Identity, PasswordCheck, Refusal, ScramLogin, UserCredentials,
+};
 pub use journal::{Load, LoadError};
 pub use name::{DeviceName, NameError, TenantName, UserName};
 pub use password::{PasswordError, PasswordHash};
 pub use permit::{Denied, PublishPermit};
 pub use policy::{Member, Membership, Policy, PolicySnapshot};
+pub use scram::{SCRAM_SHA_256, ScramCredentials, ScramError, ServerNonce};

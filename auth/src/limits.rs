@@ -22,5 +22,14 @@ pub const PASSWORD_LANES: u32 = 1;
 pub const PASSWORD_LANES_MAX: u32 = 4;
 /// Passwords remembered as recently verified.
 pub const VERIFIED_CACHE_ENTRIES_MAX: usize = 65_536;
+/// Rounds of PBKDF2 that a client does for SCRAM-SHA-256. RFC 7677 asks for 4096 at least.
+pub const SCRAM_ITERATIONS: u32 = 100_000;
+/// Fewest and most that stored credentials may ask for.
+pub const SCRAM_ITERATIONS_MIN: u32 = 4096;
+pub const SCRAM_ITERATIONS_MAX: u32 = 10_000_000;
+/// Longest message of an exchange, bytes.
+pub const SCRAM_MESSAGE_BYTES_MAX: usize = 1024;
+/// Longest stored credentials, bytes.
+pub const SCRAM_CREDENTIALS_BYTES_MAX: usize = 256;
 /// Changes that may arrive while a whole set is loaded.
 pub const JOURNAL_CHANGES_MAX: usize = 65_536;

@@ -27,12 +27,13 @@ fn user(tenant: u128, number: u128, name: &str) -> UserCredentials {
         user: UserId(Uuid::from_u128(number)),
         user_name: UserName::parse(name).expect("name"),
         password: HASH.clone(),
+        scram: None,
         disabled: false,
     }
 }
 
 fn with_alice() -> Authenticator {
-    let authenticator = Authenticator::new(VERIFIED_AGE_MAX);
+    let authenticator = Authenticator::new(VERIFIED_AGE_MAX, b"nobody");
     authenticator.upsert(user(1, 10, "alice"));
     authenticator
 }
@@ -228,7 +229,7 @@ proptest! {
         names in prop::collection::btree_set("[ab./-]{1,3}", 2),
         client_id in "[ab./-]{1,8}",
     ) {
-        let authenticator = Authenticator::new(VERIFIED_AGE_MAX);
+        let authenticator = Authenticator::new(VERIFIED_AGE_MAX, b"nobody");
         let now = start();
         let mut let_in = 0;
         for name in &names {
@@ -246,7 +247,7 @@ proptest! {
         password in prop::collection::vec(any::<u8>(), 0..2000),
         client_id in ".{0,300}",
     ) {
-        let authenticator = Authenticator::new(VERIFIED_AGE_MAX);
+        let authenticator = Authenticator::new(VERIFIED_AGE_MAX, b"nobody");
         let check = authenticator.check(Some(&name), Some(&password), &client_id, None, start());
         prop_assert!(!matches!(check, Check::Accepted(_)));
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use aws_lc_rs::hmac;
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sotto_auth::{Authenticator, Policy};
@@ -176,7 +177,7 @@ impl App {
         let directory = Arc::new(LiveDirectory {
             store: store.clone(),
             policy: policy.clone(),
-            authenticator: Arc::new(Authenticator::new(VERIFIED_AGE_MAX)),
+            authenticator: Arc::new(Authenticator::new(VERIFIED_AGE_MAX, &nobody_key(&token))),
             devices: Arc::new(Devices::new(store.clone())),
             registry: registry.clone(),
             configured_rules: configured_rules.clone(),
@@ -348,6 +349,12 @@ fn admin_token(data: &DataDir) -> std::io::Result<Zeroizing<String>> {
         write_private(&path, token.as_bytes())?;
     }
     read_token(&path)
+}
+
+/// Secret, and the same at every start.
+fn nobody_key(token: &str) -> Zeroizing<Vec<u8>> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, token.as_bytes());
+    Zeroizing::new(hmac::sign(&key, b"salts of names that nobody has").as_ref().to_vec())
 }
 
 pub(crate) fn read_token(path: &Path) -> std::io::Result<Zeroizing<String>> {

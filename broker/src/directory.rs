@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sotto_auth::{
-    Authenticator, Membership, PasswordHash, Policy, PolicySnapshot, TenantName, UserCredentials, UserName,
+    Authenticator, Membership, PasswordHash, Policy, PolicySnapshot, ScramCredentials, TenantName,
+    UserCredentials, UserName,
 };
 use sotto_model::{TenantId, TopicPolicy, UserId};
 use sotto_storage::directory::DirectorySnapshot;
@@ -154,8 +155,15 @@ fn credentials(snapshot: &DirectorySnapshot) -> Result<Vec<UserCredentials>, Loa
                     .map_err(|_| LoadError::Inconsistent("tenant name"))?,
                 user: user.id,
                 user_name: UserName::parse(&user.name).map_err(|_| LoadError::Inconsistent("user name"))?,
-                password: PasswordHash::parse(&user.password_hash)
+                password: PasswordHash::parse(&user.password.hash)
                     .map_err(|_| LoadError::Inconsistent("password hash"))?,
+                scram: match &user.password.scram {
+                    None => None,
+                    Some(scram) => Some(Arc::new(
+                        ScramCredentials::parse(scram)
+                            .map_err(|_| LoadError::Inconsistent("credential of SCRAM-SHA-256"))?,
+                    )),
+                },
                 disabled: false,
             })
         })

@@ -3,19 +3,20 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use sotto_auth::{DeviceName, PasswordError, PasswordHash, TenantName, UserName};
+use sotto_auth::{DeviceName, PasswordError, PasswordHash, ScramCredentials, TenantName, UserName};
 use sotto_keyring::Keyring;
 use sotto_model::{
     AclFilter, AclFilterError, AclRule, AclRuleId, Clock, ConversationId, TenantId, TopicPolicy, UserId,
 };
 use sotto_storage::Store;
 use sotto_storage::directory::{
-    Conversation, Device, DirectoryError, DirectorySnapshot, Tenant, TenantAclRule, User,
+    Conversation, Device, DirectoryError, DirectorySnapshot, StoredPassword, Tenant, TenantAclRule, User,
 };
 use sotto_storage::error::StoreError;
 use sotto_storage::push_registry::Platform;
 use sotto_wakeup::{AddressGuard, AddressRefused, Endpoint, EndpointError, TokenVault};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::clock::SystemClock;
 use crate::config::ConfiguredRule;
@@ -86,8 +87,8 @@ impl Operations {
             Operation::UserPassword { tenant, user, password } => {
                 let (directory, tenant) = self.tenant(&tenant).await?;
                 let user = find_user(&directory, tenant, &user)?;
-                let hash = hash(password).await?;
-                self.store.set_password(tenant, user, hash.as_phc(), now).await?;
+                let password = stored(password).await?;
+                self.store.set_password(tenant, user, &password, now).await?;
                 self.follow().await;
                 Ok(json!({"id": user}))
             }
@@ -216,13 +217,8 @@ impl Operations {
     async fn add_user(&self, tenant: &str, name: &str, password: String) -> Result<Value, OperationError> {
         UserName::parse(name).map_err(|_| OperationError::Name("user"))?;
         let (_, tenant) = self.tenant(tenant).await?;
-        let hash = hash(password).await?;
-        let user = User {
-            id: UserId(Uuid::new_v4()),
-            tenant,
-            name: name.to_owned(),
-            password_hash: hash.as_phc().to_owned(),
-        };
+        let password = stored(password).await?;
+        let user = User { id: UserId(Uuid::new_v4()), tenant, name: name.to_owned(), password };
         self.store.create_user(&user, self.clock.unix_now()).await?;
         self.follow().await;
         Ok(json!({"user": user.name, "id": user.id}))
@@ -280,9 +276,15 @@ impl Operations {
     }
 }
 
-async fn hash(password: String) -> Result<PasswordHash, OperationError> {
-    let hashed = tokio::task::spawn_blocking(move || PasswordHash::hash_password(password.as_bytes()));
-    Ok(hashed.await.map_err(|_| OperationError::Internal)??)
+async fn stored(password: String) -> Result<StoredPassword, OperationError> {
+    let derived = tokio::task::spawn_blocking(move || {
+        let password = Zeroizing::new(password);
+        let hash = PasswordHash::hash_password(password.as_bytes())?.as_phc().to_owned();
+        // A password that RFC 4013 has no form for still does for signing in without SCRAM.
+        let scram = ScramCredentials::derive(&password).ok().map(|credentials| credentials.to_stored());
+        Ok(StoredPassword { hash, scram })
+    });
+    derived.await.map_err(|_| OperationError::Internal)?
 }
 
 fn find_user(directory: &DirectorySnapshot, tenant: TenantId, name: &str) -> Result<UserId, OperationError> {

@@ -31,8 +31,16 @@ pub struct User {
     pub id: UserId,
     pub tenant: TenantId,
     pub name: String,
+    pub password: StoredPassword,
+}
+
+/// What is kept of a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredPassword {
     /// A PHC string.
-    pub password_hash: String,
+    pub hash: String,
+    /// Credentials of SCRAM-SHA-256; `None` where it was set before there were any, or cannot have any.
+    pub scram: Option<String>,
 }
 
 #[derive(Clone)]
@@ -92,7 +100,7 @@ pub trait Directory: Send + Sync {
         &self,
         tenant: TenantId,
         user: UserId,
-        password_hash: &str,
+        password: &StoredPassword,
         now: UnixMillis,
     ) -> Result<(), DirectoryError>;
     /// With the user go devices, memberships, push registrations and stored sessions.

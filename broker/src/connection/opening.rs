@@ -202,6 +202,7 @@ async fn authenticate(
             Refusal::BadCredentials => ReasonCode::BadUserNameOrPassword,
             Refusal::ClientId => ReasonCode::ClientIdentifierNotValid,
             Refusal::NotAuthorized => ReasonCode::NotAuthorized,
+            Refusal::Method => ReasonCode::BadAuthenticationMethod,
         })
     })
 }

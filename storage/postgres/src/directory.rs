@@ -12,8 +12,8 @@ use sotto_model::{
 use sotto_storage::StoreError;
 use sotto_storage::audit::AuditAction;
 use sotto_storage::directory::{
-    Conversation, Device, Directory, DirectoryError, DirectorySnapshot, Membership, Tenant, TenantAclRule,
-    User,
+    Conversation, Device, Directory, DirectoryError, DirectorySnapshot, Membership, StoredPassword, Tenant,
+    TenantAclRule, User,
 };
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
@@ -54,11 +54,11 @@ impl Directory for PostgresStore {
         &self,
         tenant: TenantId,
         user: UserId,
-        password_hash: &str,
+        password: &StoredPassword,
         now: UnixMillis,
     ) -> Result<(), DirectoryError> {
         let mut held = self.control.hold("set password").await?;
-        let result = within(set_password(held.connection(), tenant, user, password_hash, now)).await;
+        let result = within(set_password(held.connection(), tenant, user, password, now)).await;
         held.settle(result)?
     }
 
@@ -199,13 +199,14 @@ async fn create_user(connection: &mut PgConnection, user: &User, now: UnixMillis
         return Ok(Err(DirectoryError::Missing("tenant")));
     }
     let inserted = sqlx::query(
-        "INSERT INTO users (user_id, tenant_id, name, password_hash, created_at_ms) \
-         VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+        "INSERT INTO users (user_id, tenant_id, name, password_hash, scram, created_at_ms) \
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
     )
     .bind(user.id.0)
     .bind(user.tenant.0)
     .bind(&user.name)
-    .bind(&user.password_hash)
+    .bind(&user.password.hash)
+    .bind(&user.password.scram)
     .bind(bigint(now.0))
     .execute(&mut *change)
     .await?;
@@ -221,16 +222,18 @@ async fn set_password(
     connection: &mut PgConnection,
     tenant: TenantId,
     user: UserId,
-    password_hash: &str,
+    password: &StoredPassword,
     now: UnixMillis,
 ) -> Change<()> {
     let mut change = begin_change(connection).await?;
-    let updated = sqlx::query("UPDATE users SET password_hash = $3 WHERE tenant_id = $1 AND user_id = $2")
-        .bind(tenant.0)
-        .bind(user.0)
-        .bind(password_hash)
-        .execute(&mut *change)
-        .await?;
+    let updated =
+        sqlx::query("UPDATE users SET password_hash = $3, scram = $4 WHERE tenant_id = $1 AND user_id = $2")
+            .bind(tenant.0)
+            .bind(user.0)
+            .bind(&password.hash)
+            .bind(&password.scram)
+            .execute(&mut *change)
+            .await?;
     if updated.rows_affected() == 0 {
         return Ok(Err(DirectoryError::Missing("user")));
     }
@@ -547,8 +550,8 @@ async fn snapshot(connection: &mut PgConnection) -> Result<DirectorySnapshot, Fa
     let revision = revision(&mut moment).await?;
     let tenants: Vec<(Uuid, String, i16)> =
         sqlx::query_as("SELECT tenant_id, name, topic_policy FROM tenants").fetch_all(&mut *moment).await?;
-    let users: Vec<(Uuid, Uuid, String, String)> =
-        sqlx::query_as("SELECT user_id, tenant_id, name, password_hash FROM users")
+    let users: Vec<(Uuid, Uuid, String, String, Option<String>)> =
+        sqlx::query_as("SELECT user_id, tenant_id, name, password_hash, scram FROM users")
             .fetch_all(&mut *moment)
             .await?;
     let devices: Vec<(Uuid, Uuid, Uuid, String)> =
@@ -577,11 +580,11 @@ async fn snapshot(connection: &mut PgConnection) -> Result<DirectorySnapshot, Fa
             .collect::<Result<_, Fault>>()?,
         users: users
             .into_iter()
-            .map(|(id, tenant, name, password_hash)| User {
+            .map(|(id, tenant, name, hash, scram)| User {
                 id: UserId(id),
                 tenant: TenantId(tenant),
                 name,
-                password_hash,
+                password: StoredPassword { hash, scram },
             })
             .collect(),
         devices: devices

@@ -28,6 +28,7 @@ impl<'s> MigrationSource<'s> for Embedded {
             (2, "acl_rules", include_str!("../migrations/0002_acl_rules.sql")),
             (3, "retained", include_str!("../migrations/0003_retained.sql")),
             (4, "wills", include_str!("../migrations/0004_wills.sql")),
+            (5, "scram", include_str!("../migrations/0005_scram.sql")),
         ];
         let migrations = sources
             .into_iter()

@@ -10,8 +10,8 @@ use sotto_model::{
 use sotto_storage::StoreError;
 use sotto_storage::audit::{AuditAction, AuditEvent};
 use sotto_storage::directory::{
-    Conversation, Device, Directory, DirectoryError, DirectorySnapshot, Membership, Tenant, TenantAclRule,
-    User,
+    Conversation, Device, Directory, DirectoryError, DirectorySnapshot, Membership, StoredPassword, Tenant,
+    TenantAclRule, User,
 };
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteQueryResult;
@@ -53,12 +53,12 @@ impl Directory for SqliteStore {
         &self,
         tenant: TenantId,
         user: UserId,
-        password_hash: &str,
+        password: &StoredPassword,
         now: UnixMillis,
     ) -> Result<(), DirectoryError> {
         let mut transaction = self.writer.begin("set password").await?;
         let connection = transaction.connection();
-        let result = set_password(connection, &self.tenants, tenant, user, password_hash, now).await;
+        let result = set_password(connection, &self.tenants, tenant, user, password, now).await;
         transaction.finish(result).await
     }
 
@@ -197,13 +197,14 @@ async fn create_user(
 ) -> Result<(), DirectoryError> {
     let tenant_no = tenant_number(connection, tenants, user.tenant).await?;
     let inserted = sqlx::query(
-        "INSERT INTO users (tenant_no, user_id, name, password_hash) VALUES (?, ?, ?, ?)
+        "INSERT INTO users (tenant_no, user_id, name, password_hash, scram) VALUES (?, ?, ?, ?, ?)
          ON CONFLICT DO NOTHING",
     )
     .bind(tenant_no.to_row())
     .bind(user.id.0)
     .bind(&user.name)
-    .bind(&user.password_hash)
+    .bind(&user.password.hash)
+    .bind(&user.password.scram)
     .execute(&mut *connection)
     .await
     .during("create user")?;
@@ -216,17 +217,19 @@ async fn set_password(
     tenants: &TenantNumbers,
     tenant: TenantId,
     user: UserId,
-    password_hash: &str,
+    password: &StoredPassword,
     now: UnixMillis,
 ) -> Result<(), DirectoryError> {
     let tenant_no = tenant_number(connection, tenants, tenant).await?;
-    let updated = sqlx::query("UPDATE users SET password_hash = ? WHERE tenant_no = ? AND user_id = ?")
-        .bind(password_hash)
-        .bind(tenant_no.to_row())
-        .bind(user.0)
-        .execute(&mut *connection)
-        .await
-        .during("set password")?;
+    let updated =
+        sqlx::query("UPDATE users SET password_hash = ?, scram = ? WHERE tenant_no = ? AND user_id = ?")
+            .bind(&password.hash)
+            .bind(&password.scram)
+            .bind(tenant_no.to_row())
+            .bind(user.0)
+            .execute(&mut *connection)
+            .await
+            .during("set password")?;
     one_row(&updated, DirectoryError::Missing("user"))?;
     changed(connection, tenant, AuditAction::PasswordChanged, Some(user.0), now).await
 }
@@ -550,8 +553,8 @@ async fn snapshot(connection: &mut SqliteConnection) -> Result<DirectorySnapshot
             .fetch_all(&mut *connection)
             .await
             .during(OPERATION)?;
-    let users: Vec<(Uuid, Uuid, String, String)> = sqlx::query_as(
-        "SELECT tenants.tenant_id, users.user_id, users.name, users.password_hash
+    let users: Vec<(Uuid, Uuid, String, String, Option<String>)> = sqlx::query_as(
+        "SELECT tenants.tenant_id, users.user_id, users.name, users.password_hash, users.scram
          FROM users JOIN tenants USING (tenant_no)",
     )
     .fetch_all(&mut *connection)
@@ -597,11 +600,11 @@ async fn snapshot(connection: &mut SqliteConnection) -> Result<DirectorySnapshot
             .collect(),
         users: users
             .into_iter()
-            .map(|(tenant, id, name, password_hash)| User {
+            .map(|(tenant, id, name, hash, scram)| User {
                 id: UserId(id),
                 tenant: TenantId(tenant),
                 name,
-                password_hash,
+                password: StoredPassword { hash, scram },
             })
             .collect(),
         devices: devices
@@ -660,7 +663,8 @@ mod tests {
         let mut transaction = store.writer.begin("test").await.expect("begin");
         for sql in [
             "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?)
-             INSERT INTO users SELECT 1, randomblob(16), 'user-' || n, '' FROM number",
+             INSERT INTO users (tenant_no, user_id, name, password_hash)
+             SELECT 1, randomblob(16), 'user-' || n, '' FROM number",
             "INSERT INTO memberships
              SELECT 1, conversation_id, user_id, 0 FROM users, conversations LIMIT ?",
         ] {
@@ -670,9 +674,10 @@ mod tests {
         }
         transaction.finish::<_, StoreError>(Ok(())).await.expect("commit");
 
+        let password = StoredPassword { hash: String::new(), scram: None };
         for (name, fits) in [("last", true), ("one-more", false)] {
             let user = UserId(Uuid::new_v4());
-            let row = User { id: user, tenant, name: name.into(), password_hash: String::new() };
+            let row = User { id: user, tenant, name: name.into(), password: password.clone() };
             store.create_user(&row, now).await.expect("create user");
             let added = store.add_member(tenant, conversation.id, user, now).await;
             assert!(matches!((fits, added), (true, Ok(_)) | (false, Err(DirectoryError::Full(_)))));

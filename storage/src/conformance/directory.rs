@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::fixture::{Fixture, NOW, conversation_topic, later};
 use crate::audit::{AuditAction, AuditEvent};
-use crate::directory::{Conversation, DirectoryError, Tenant, TenantAclRule, User};
+use crate::directory::{Conversation, DirectoryError, StoredPassword, Tenant, TenantAclRule, User};
 use crate::session_store::OpenSession;
 
 pub async fn every_change_raises_the_revision_and_writes_one_audit_row(f: Fixture) {
@@ -24,7 +24,7 @@ pub async fn every_change_raises_the_revision_and_writes_one_audit_row(f: Fixtur
     f.store.create_user(&named(tenant, user, "dave"), later(2)).await.expect("create user");
     watch.one_change(&f, tenant, AuditAction::UserCreated, user.0, 2).await;
 
-    f.store.set_password(tenant, user, "$argon2id$other", later(3)).await.expect("set password");
+    f.store.set_password(tenant, user, &other_password(), later(3)).await.expect("set password");
     watch.one_change(&f, tenant, AuditAction::PasswordChanged, user.0, 3).await;
 
     let device = f.store.ensure_device(tenant, user, "phone", later(4)).await.expect("device");
@@ -69,7 +69,7 @@ pub async fn a_refused_change_leaves_no_trace(f: Fixture) {
     exists(&f.store.create_user(&named(clinic, f.bob.user, "another"), NOW).await);
     exists(&f.store.create_user(&named(clinic, nobody, "bob"), NOW).await);
     missing(&f.store.create_user(&named(TenantId(Uuid::new_v4()), nobody, "dave"), NOW).await);
-    missing(&f.store.set_password(clinic, nobody, "$argon2id$other", NOW).await);
+    missing(&f.store.set_password(clinic, nobody, &other_password(), NOW).await);
     missing(&f.store.remove_user(clinic, nobody, NOW).await);
     missing(&f.store.ensure_device(clinic, nobody, "phone", NOW).await);
     exists(&f.store.create_conversation(&Conversation { id: ward, tenant: clinic }, NOW).await);
@@ -93,7 +93,7 @@ pub async fn a_snapshot_holds_all_that_was_made(f: Fixture) {
     f.publish(&f.alice, &f.ward_topic()).await;
     let dave = f.make_user("dave").await;
     f.join(f.ward, dave.user).await;
-    f.store.set_password(f.clinic, f.bob.user, "$argon2id$other", NOW).await.expect("set password");
+    f.store.set_password(f.clinic, f.bob.user, &other_password(), NOW).await.expect("set password");
 
     let snapshot = f.store.snapshot().await.expect("snapshot");
     assert_eq!(snapshot.revision, f.store.revision().await.expect("revision"));
@@ -115,7 +115,9 @@ pub async fn a_snapshot_holds_all_that_was_made(f: Fixture) {
         ]
     );
     let bob = snapshot.users.iter().find(|user| user.id == f.bob.user).expect("bob");
-    assert_eq!(bob.password_hash, "$argon2id$other");
+    assert!(bob.password == other_password());
+    let alice = snapshot.users.iter().find(|user| user.id == f.alice.user).expect("alice");
+    assert!(alice.password.scram.is_none());
     assert_eq!(snapshot.devices.len(), 5);
     let device = snapshot.devices.iter().find(|device| device.id == f.bob.device).expect("bob's device");
     assert_eq!((device.tenant, device.user, device.name.as_str()), (f.clinic, f.bob.user, "phone"));
@@ -138,6 +140,9 @@ pub async fn a_snapshot_holds_all_that_was_made(f: Fixture) {
 pub async fn names_are_unique_within_their_tenant(f: Fixture) {
     let user = UserId(Uuid::new_v4());
     f.store.create_user(&named(f.lab, user, "bob"), NOW).await.expect("another tenant's bob");
+    let snapshot = f.store.snapshot().await.expect("snapshot");
+    let made = snapshot.users.iter().find(|known| known.id == user).expect("the user");
+    assert!(made.password == named(f.lab, user, "bob").password);
     let tablet = f.store.ensure_device(f.lab, user, "phone", NOW).await.expect("device");
     assert_ne!(tablet, f.bob.device);
     f.store.create_user(&named(f.lab, f.bob.user, "bob-too"), NOW).await.expect("an id is a tenant's own");
@@ -145,7 +150,7 @@ pub async fn names_are_unique_within_their_tenant(f: Fixture) {
 
 pub async fn a_tenant_s_things_are_missing_in_another(f: Fixture) {
     let watch = Watch::new(&f).await;
-    missing(&f.store.set_password(f.lab, f.bob.user, "$argon2id$other", NOW).await);
+    missing(&f.store.set_password(f.lab, f.bob.user, &other_password(), NOW).await);
     missing(&f.store.remove_user(f.lab, f.bob.user, NOW).await);
     missing(&f.store.ensure_device(f.lab, f.bob.user, "phone", NOW).await);
     missing(&f.store.remove_conversation(f.lab, f.ward, NOW).await);
@@ -322,7 +327,13 @@ impl Watch {
 }
 
 fn named(tenant: TenantId, id: UserId, name: &str) -> User {
-    User { id, tenant, name: name.to_owned(), password_hash: "$argon2id$canary".to_owned() }
+    let password =
+        StoredPassword { hash: "$argon2id$canary".to_owned(), scram: Some("SCRAM-canary".to_owned()) };
+    User { id, tenant, name: name.to_owned(), password }
+}
+
+fn other_password() -> StoredPassword {
+    StoredPassword { hash: "$argon2id$other".to_owned(), scram: Some("SCRAM-other".to_owned()) }
 }
 
 fn allowed(tenant: TenantId, filter: &str) -> TenantAclRule {

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::Store;
-use crate::directory::{Conversation, Tenant, User};
+use crate::directory::{Conversation, StoredPassword, Tenant, User};
 use crate::message_log::{Append, Batch, PageLimit, RetainChange, Selector, StoredMessage};
 use crate::push_registry::{Platform, PushRegistration};
 use crate::session_store::{
@@ -307,7 +307,7 @@ async fn make_person(store: &dyn Store, tenant: TenantId, name: &str, topics: To
         id: UserId(Uuid::new_v4()),
         tenant,
         name: name.to_owned(),
-        password_hash: "$argon2id$canary".to_owned(),
+        password: StoredPassword { hash: "$argon2id$canary".to_owned(), scram: None },
     };
     store.create_user(&user, NOW).await.expect("create user");
     let device = store.ensure_device(tenant, user.id, "phone", NOW).await.expect("create device");

@@ -10,7 +10,7 @@ use sotto_model::{
     TopicPolicy, UnixMillis, UserId,
 };
 use sotto_sqlite::SqliteStore;
-use sotto_storage::directory::{Conversation, Directory, Tenant, User};
+use sotto_storage::directory::{Conversation, Directory, StoredPassword, Tenant, User};
 use sotto_storage::message_log::{Append, MessageLog, RetainChange};
 use sotto_storage::outbox::Outbox;
 use sotto_storage::push_registry::PushRegistry;
@@ -235,7 +235,8 @@ async fn populate(store: &SqliteStore, now: UnixMillis) -> DeviceId {
     let conversation = Conversation { id: CONVERSATION, tenant: TENANT };
     store.create_conversation(&conversation, now).await.expect("a conversation");
     for (id, name) in [(ALICE, "alice"), (BOB, "bob")] {
-        let user = User { id, tenant: TENANT, name: name.into(), password_hash: "unused".into() };
+        let password = StoredPassword { hash: "unused".into(), scram: None };
+        let user = User { id, tenant: TENANT, name: name.into(), password };
         store.create_user(&user, now).await.expect("a user");
         store.add_member(TENANT, CONVERSATION, id, now).await.expect("a member");
     }
