@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Arriving  TLS, then CONNECT, under a deadline
+//! Authenticating  AUTH to and fro, where CONNECT names a method
 //! Opening   authenticate, take over, open the session
 //! Live      the session machine between socket, log and mailbox
 //! Ending    the last answers, the will, close_notify
@@ -9,6 +10,7 @@
 //!
 //! It has no task beside its own, no channel, no timer while it is live, and no buffer while it is idle.
 
+mod authenticating;
 mod backlog;
 mod ending;
 mod lending;
@@ -39,9 +41,10 @@ use sotto_mqtt::reason::ReasonCode;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
+use crate::connection::authenticating::{Authenticating, Step};
 use crate::connection::ending::{Ending, Farewell};
 use crate::connection::live::{Live, Turn};
-use crate::connection::opening::{Opened, Refused, open};
+use crate::connection::opening::{Opened, Refused, Shown, open};
 use crate::connection_id::ConnectionId;
 use crate::metrics;
 use crate::services::Services;
@@ -66,6 +69,7 @@ pub(crate) struct Connection {
 
 enum Phase {
     Arriving(Box<Arriving>),
+    Authenticating(Box<Greeting>),
     Opening(Box<Opening>),
     Live(Box<Live>),
     Ending(Box<Ending>),
@@ -80,6 +84,13 @@ struct Arriving {
 /// One of the handshakes that may be in flight.
 struct Handshake {
     _permit: OwnedSemaphorePermit,
+}
+
+/// Between CONNECT and CONNACK, with enhanced authentication.
+struct Greeting {
+    deadline: Pin<Box<Sleep>>,
+    handshake: Handshake,
+    authenticating: Authenticating,
 }
 
 struct Opening {
@@ -128,6 +139,7 @@ impl Connection {
     fn turn(&mut self, cx: &mut Context<'_>, shared: &mut Shared) -> Poll<()> {
         match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Arriving(arriving) => self.arrive(arriving, cx, shared),
+            Phase::Authenticating(greeting) => self.authenticate(greeting, cx, shared),
             Phase::Opening(opening) => self.open(opening, cx, shared),
             Phase::Live(mut live) => {
                 let turn = live.turn(&mut self.transport, &mut self.input, cx, shared);
@@ -172,13 +184,20 @@ impl Connection {
                     return self.part();
                 }
                 First::Refused(version, reason) => return self.refuse(version, reason, cx, shared),
-                First::Connect(request, len) => {
+                First::Connect(mut request, len) => {
                     self.input.drain(..len);
-                    let version = request.negotiated.version;
                     let Arriving { deadline, handshake } = *arriving;
-                    let result = Box::pin(open(self.services.clone(), self.id, *request));
-                    let opening = Opening { deadline, version, result, _handshake: handshake };
-                    return self.stay(Phase::Opening(Box::new(opening)), Poll::Ready(()));
+                    return match request.authentication.take() {
+                        None => self.begin_opening(*request, None, deadline, handshake),
+                        Some(authentication) => {
+                            shared.output.clear();
+                            let out = &mut shared.output;
+                            match Authenticating::begin(*request, &authentication, &self.services, out) {
+                                Ok(next) => self.send_auth(next, deadline, handshake, cx, shared),
+                                Err(reason) => self.refuse(Version::V5, reason, cx, shared),
+                            }
+                        }
+                    };
                 }
             }
         }
@@ -192,6 +211,82 @@ impl Connection {
             }
             Poll::Ready(Err(error)) => lost_before_connect(&error),
         }
+    }
+
+    /// What comes must be AUTH, or DISCONNECT. [MQTT-3.1.2-30]
+    fn authenticate(
+        &mut self,
+        mut greeting: Box<Greeting>,
+        cx: &mut Context<'_>,
+        shared: &mut Shared,
+    ) -> Poll<()> {
+        if greeting.deadline.as_mut().poll(cx).is_ready() {
+            metrics::disconnect("arrival_timeout");
+            return Poll::Ready(());
+        }
+        if let Poll::Ready(Err(error)) = self.transport.poll_flush(cx) {
+            return lost_before_connect(&error);
+        }
+        let input = std::mem::take(&mut self.input);
+        match decode(&input, Version::V5, CONNECT_PACKET_BYTES_MAX) {
+            Ok(None) => self.input = input,
+            Ok(Some((Packet::Auth(auth), len))) => {
+                let Greeting { deadline, handshake, authenticating } = *greeting;
+                shared.output.clear();
+                let step = authenticating.receive(&auth, &self.services, &mut shared.output);
+                self.input.extend_from_slice(&input[len..]);
+                return match step {
+                    Ok(Step::On(next)) => self.send_auth(next, deadline, handshake, cx, shared),
+                    Ok(Step::Shown(request, shown)) => {
+                        self.begin_opening(request, Some(Box::new(shown)), deadline, handshake)
+                    }
+                    Err(reason) => self.refuse(Version::V5, reason, cx, shared),
+                };
+            }
+            Ok(Some((Packet::Disconnect(_), _))) => {
+                metrics::disconnect("client_disconnect");
+                let ending = Ending::without_session(&mut self.transport);
+                return self.stay(Phase::Ending(Box::new(ending)), Poll::Ready(()));
+            }
+            Ok(Some(_)) => return self.refuse(Version::V5, ReasonCode::ProtocolError, cx, shared),
+            Err(error) => return self.refuse(Version::V5, error.reason, cx, shared),
+        }
+        match self.transport.poll_read(cx, &mut shared.scratch, &mut self.input) {
+            Poll::Pending => self.stay(Phase::Authenticating(greeting), Poll::Pending),
+            Poll::Ready(Ok(())) => self.stay(Phase::Authenticating(greeting), Poll::Ready(())),
+            Poll::Ready(Err(error)) => lost_before_connect(&error),
+        }
+    }
+
+    /// Sends the AUTH that `authenticating` has written.
+    fn send_auth(
+        &mut self,
+        authenticating: Authenticating,
+        deadline: Pin<Box<Sleep>>,
+        handshake: Handshake,
+        cx: &mut Context<'_>,
+        shared: &mut Shared,
+    ) -> Poll<()> {
+        match self.transport.write(cx, &mut shared.scratch, &shared.output) {
+            Ok(()) => {
+                let greeting = Greeting { deadline, handshake, authenticating };
+                self.stay(Phase::Authenticating(Box::new(greeting)), Poll::Ready(()))
+            }
+            Err(error) => lost_before_connect(&error),
+        }
+    }
+
+    fn begin_opening(
+        &mut self,
+        request: ConnectRequest,
+        shown: Option<Box<Shown>>,
+        deadline: Pin<Box<Sleep>>,
+        handshake: Handshake,
+    ) -> Poll<()> {
+        let version = request.negotiated.version;
+        let result = Box::pin(open(self.services.clone(), self.id, request, shown));
+        let opening = Opening { deadline, version, result, _handshake: handshake };
+        self.stay(Phase::Opening(Box::new(opening)), Poll::Ready(()))
     }
 
     fn open(&mut self, mut opening: Box<Opening>, cx: &mut Context<'_>, shared: &mut Shared) -> Poll<()> {

@@ -4,7 +4,7 @@ use sotto_model::limits::TOPIC_ALIASES_SENT_MAX;
 use sotto_model::{ClientLimits, QoS};
 
 use crate::codec::properties::{Properties, Property, PropertyBuf};
-use crate::packet::{ConnAck, Connect, Packet, Version};
+use crate::packet::{Auth, ConnAck, Connect, Packet, Version};
 use crate::reason::ReasonCode;
 
 /// What client and server agreed on.
@@ -33,6 +33,8 @@ pub struct Negotiated {
     pub topic_alias_maximum: u16,
     /// Longest session expiry granted.
     pub session_expiry_seconds_max: u32,
+    /// Of a client that signed in by enhanced authentication.
+    pub authentication_method: Option<&'static str>,
     /// Largest packet that this server takes, bytes.
     server_packet_bytes_max: u32,
     /// What the client asked for was more than is granted.
@@ -53,9 +55,16 @@ pub struct Will {
     pub delay_seconds: u32,
 }
 
+/// How a client wants to sign in, where it does not do so by user name and password.
+pub struct Authentication {
+    pub method: String,
+    pub data: Vec<u8>,
+}
+
 /// A CONNECT that obeys the specification; who it is has yet to be shown.
 pub struct ConnectRequest {
     pub negotiated: Negotiated,
+    pub authentication: Option<Authentication>,
     /// Empty: the server is to assign one.
     pub client_id: String,
     pub username: Option<String>,
@@ -67,9 +76,6 @@ impl ConnectRequest {
     /// The reason code is for the CONNACK, after which the connection closes. [MQTT-3.1.4-2]
     pub fn accept(connect: &Connect<'_>, limits: &ClientLimits) -> Result<Self, ReasonCode> {
         let properties = connect.properties;
-        if properties.authentication_method().is_some() {
-            return Err(ReasonCode::BadAuthenticationMethod);
-        }
         let asked_expiry = match connect.version {
             Version::V5 => properties.session_expiry_interval().unwrap_or(0),
             // A 3.1.1 session without Clean Session has no end of its own. [MQTT-3.1.2-4]
@@ -95,6 +101,7 @@ impl ConnectRequest {
             receive_maximum: limits.receive_maximum,
             topic_alias_maximum: limits.topic_alias_maximum,
             session_expiry_seconds_max: limits.session_expiry_seconds_max,
+            authentication_method: None,
             server_packet_bytes_max: limits.packet_bytes_max,
             session_expiry_capped: session_expiry_seconds != asked_expiry,
             keep_alive_capped: keep_alive != connect.keep_alive,
@@ -116,8 +123,13 @@ impl ConnectRequest {
                 delay_seconds: will.properties.will_delay_interval().unwrap_or(0),
             })
         });
+        let authentication = properties.authentication_method().map(|method| Authentication {
+            method: method.to_owned(),
+            data: properties.authentication_data().unwrap_or_default().to_vec(),
+        });
         Ok(Self {
             negotiated,
+            authentication,
             client_id: connect.client_id.to_owned(),
             username: connect.username.map(str::to_owned),
             password: connect.password.map(<[u8]>::to_vec),
@@ -144,6 +156,8 @@ pub struct Welcome<'a> {
     pub assigned_client_id: Option<&'a str>,
     /// The beginning of topics that are the client's own, for a client that asked. [MQTT-3.1.2-28]
     pub response_information: Option<&'a str>,
+    /// The last of enhanced authentication; empty where there was none.
+    pub authentication_data: &'a [u8],
 }
 
 impl Negotiated {
@@ -172,6 +186,13 @@ impl Negotiated {
             {
                 properties.push(Property::ResponseInformation(information));
             }
+            if let Some(method) = self.authentication_method {
+                // [MQTT-4.12.0-5]
+                properties.push(Property::AuthenticationMethod(method));
+                if !welcome.authentication_data.is_empty() {
+                    properties.push(Property::AuthenticationData(welcome.authentication_data));
+                }
+            }
         }
         let connack = ConnAck {
             session_present: welcome.session_present,
@@ -185,6 +206,16 @@ impl Negotiated {
             out.truncate(start);
         }
     }
+}
+
+/// AUTH from the server. [MQTT-4.12.0-2] [MQTT-4.12.0-5]
+pub fn authenticate(method: &str, reason: ReasonCode, data: &[u8], out: &mut Vec<u8>) {
+    let mut properties = PropertyBuf::new();
+    properties.push(Property::AuthenticationMethod(method));
+    if !data.is_empty() {
+        properties.push(Property::AuthenticationData(data));
+    }
+    Packet::Auth(Auth { reason, properties: properties.as_properties() }).encode(Version::V5, out);
 }
 
 /// CONNACK with a failure; Session Present is 0. [MQTT-3.2.2-4] [MQTT-3.2.2-6]

@@ -23,7 +23,9 @@ use crate::codec::encode::{encode_publish, publish_len};
 use crate::codec::properties::{Properties, Property, PropertyBuf};
 use crate::handshake::{Negotiated, Will};
 use crate::inflight::{AckError, Inflight, InflightMessage};
-use crate::packet::{Ack, Disconnect, Packet, Publish, SubAck, Subscribe, UnsubAck, Unsubscribe, Version};
+use crate::packet::{
+    Ack, Auth, Disconnect, Packet, Publish, SubAck, Subscribe, UnsubAck, Unsubscribe, Version,
+};
 use crate::reason::ReasonCode;
 use crate::received::{Answer, Arrival, Received};
 use crate::topic_alias::{ReceivedAliases, Sent, SentAliases};
@@ -41,6 +43,11 @@ pub enum Action<'a> {
     Release(PacketId),
     /// The client has done with the message of this packet id, or refused it: the window may have room again.
     WindowMoved(PacketId),
+    /// The client authenticates once more: with `begin` the first of its messages, else the next.
+    Authenticate {
+        begin: bool,
+        data: &'a [u8],
+    },
     /// The client says goodbye. [MQTT-3.14.4-1]
     Disconnect {
         publish_will: bool,
@@ -253,7 +260,7 @@ impl Session {
             Packet::Disconnect(disconnect) => self.receive_disconnect(&disconnect),
             // [MQTT-3.1.0-2]
             Packet::Connect(_) => Err(violation("a second CONNECT")),
-            Packet::Auth(_) => Err(violation("AUTH without an authentication method")),
+            Packet::Auth(auth) => self.receive_auth(&auth),
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(violation("a packet that only a server sends"))
             }
@@ -527,6 +534,23 @@ impl Session {
                 Ok(Action::None)
             }
             Err(error) => Err(unexpected(error)),
+        }
+    }
+
+    fn receive_auth<'a>(&self, auth: &Auth<'a>) -> Result<Action<'a>, Violation> {
+        let Some(method) = self.negotiated.authentication_method else {
+            // [MQTT-4.12.0-7]
+            return Err(violation("AUTH without an authentication method"));
+        };
+        // [MQTT-4.12.1-1]
+        if auth.properties.authentication_method() != Some(method) {
+            return Err(violation("AUTH of another authentication method"));
+        }
+        let data = auth.properties.authentication_data().unwrap_or_default();
+        match auth.reason {
+            ReasonCode::ReAuthenticate => Ok(Action::Authenticate { begin: true, data }),
+            ReasonCode::ContinueAuthentication => Ok(Action::Authenticate { begin: false, data }),
+            _ => Err(violation("an AUTH that only a server sends")),
         }
     }
 

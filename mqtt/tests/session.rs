@@ -3,9 +3,9 @@
 use sotto_model::{ClientLimits, Offset, PacketId, QoS};
 use sotto_mqtt::codec::decode;
 use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf};
-use sotto_mqtt::handshake::ConnectRequest;
+use sotto_mqtt::handshake::{ConnectRequest, Welcome};
 use sotto_mqtt::inflight::InflightMessage;
-use sotto_mqtt::packet::{Ack, Connect, Disconnect, Packet, Publish, Version};
+use sotto_mqtt::packet::{Ack, Auth, Connect, Disconnect, Packet, Publish, Version};
 use sotto_mqtt::reason::ReasonCode;
 use sotto_mqtt::session::{Action, Delivered, Delivery, Place, Session};
 
@@ -460,6 +460,62 @@ fn a_session_that_ends_with_its_connection_cannot_be_prolonged_by_disconnect() {
     let disconnect = Disconnect { reason: ReasonCode::Success, properties: properties.as_properties() };
     let violation = session.receive(Packet::Disconnect(disconnect), &mut Vec::new());
     assert_eq!(violation.expect_err("refused").reason, ReasonCode::ProtocolError);
+}
+
+fn auth<'p>(reason: ReasonCode, properties: &'p PropertyBuf) -> Packet<'p> {
+    Packet::Auth(Auth { reason, properties: properties.as_properties() })
+}
+
+fn of_method(method: &str) -> PropertyBuf {
+    let mut properties = PropertyBuf::new();
+    properties.push(Property::AuthenticationMethod(method));
+    properties.push(Property::AuthenticationData(b"data"));
+    properties
+}
+
+#[test]
+fn a_client_authenticates_again_by_the_method_of_its_connect_alone() {
+    let asked = of_method("M");
+    let mut plain = session(Version::V5);
+    let mut request = connect_with(asked.as_properties());
+    let authentication = request.authentication.take().expect("it named a method");
+    assert_eq!((authentication.method.as_str(), authentication.data.as_slice()), ("M", &b"data"[..]));
+    request.negotiated.authentication_method = Some("M");
+    let mut session = Session::resume(request.negotiated, None, Offset(0), [], vec![]);
+    let mut out = Vec::new();
+    let mut reason = |reason, method| {
+        let properties = of_method(method);
+        match session.receive(auth(reason, &properties), &mut out) {
+            Ok(Action::Authenticate { begin, data }) => {
+                assert_eq!(data, b"data");
+                Ok(begin)
+            }
+            Ok(action) => panic!("{action:?}"),
+            Err(violation) => Err(violation.reason),
+        }
+    };
+    assert_eq!(reason(ReasonCode::ReAuthenticate, "M"), Ok(true));
+    assert_eq!(reason(ReasonCode::ContinueAuthentication, "M"), Ok(false));
+    assert_eq!(reason(ReasonCode::Success, "M"), Err(ReasonCode::ProtocolError));
+    // [MQTT-4.12.1-1]
+    assert_eq!(reason(ReasonCode::ReAuthenticate, "N"), Err(ReasonCode::ProtocolError));
+
+    // [MQTT-4.12.0-7]
+    let properties = of_method("M");
+    let without = plain.receive(auth(ReasonCode::ReAuthenticate, &properties), &mut Vec::new());
+    assert_eq!(without.err().map(|violation| violation.reason), Some(ReasonCode::ProtocolError));
+}
+
+#[test]
+fn connack_names_the_method_of_connect_and_ends_its_exchange() {
+    let mut negotiated = connect(Version::V5, None, None).negotiated;
+    negotiated.authentication_method = Some("M");
+    let mut out = Vec::new();
+    negotiated.accepted(Welcome { authentication_data: b"last", ..Welcome::default() }, &mut out);
+    let (packet, _) = decode(&out, Version::V5, u32::MAX).expect("well-formed").expect("whole");
+    let Packet::ConnAck(connack) = packet else { panic!("{packet:?}") };
+    assert_eq!(connack.properties.authentication_method(), Some("M"));
+    assert_eq!(connack.properties.authentication_data(), Some(&b"last"[..]));
 }
 
 #[test]

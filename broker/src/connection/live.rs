@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use sotto_auth::ScramLogin;
 use sotto_model::{PacketId, TopicPolicy};
 use sotto_mqtt::handshake::Welcome;
 use sotto_mqtt::session::Session;
@@ -68,6 +69,8 @@ pub(crate) struct Live {
     pub(super) committing: Option<oneshot::Receiver<()>>,
     pub(super) backlog: Backlog,
     pub(super) lent: Vec<Lent>,
+    /// An authentication that the client began anew.
+    pub(super) login: Option<Box<ScramLogin>>,
     pub(super) last_packet_tenths: u32,
     /// Since when the socket has taken nothing of what is kept for it.
     pub(super) blocked_since_seconds: Option<u32>,
@@ -83,13 +86,15 @@ impl Live {
         services: Arc<Services>,
         out: &mut Vec<u8>,
     ) -> Self {
-        let Opened { owned, mut session, present, assigned_client_id, inflight } = opened;
+        let Opened { owned, mut session, present, assigned_client_id, authentication_data, inflight } =
+            opened;
         let principal = &owned.entry.principal;
         let inbox = (principal.topics == TopicPolicy::Membership).then(|| format!("u/{}/", principal.user));
         let welcome = Welcome {
             session_present: present,
             assigned_client_id: assigned_client_id.as_deref(),
             response_information: inbox.as_deref(),
+            authentication_data: &authentication_data,
         };
         session.negotiated().accepted(welcome, out);
         if !out.is_empty() {
@@ -116,6 +121,7 @@ impl Live {
             committing: None,
             backlog: Backlog::new(pace, inflight),
             lent: Vec::new(),
+            login: None,
             blocked_since_seconds: None,
             was_paused: false,
         }

@@ -30,6 +30,8 @@ pub(crate) struct Opened {
     pub(crate) session: Session,
     pub(crate) present: bool,
     pub(crate) assigned_client_id: Option<String>,
+    /// The last of enhanced authentication; empty where there was none.
+    pub(crate) authentication_data: Vec<u8>,
     /// Bodies of the messages that were in flight.
     pub(crate) inflight: Vec<Arc<Record>>,
 }
@@ -77,6 +79,20 @@ impl Drop for Unbegun<'_> {
     }
 }
 
+/// Who a client has shown itself to be, and under which Client Identifier.
+pub(crate) struct Shown {
+    pub(crate) identity: Identity,
+    pub(crate) client_id: ChosenClientId,
+    /// The last of enhanced authentication; empty where there was none.
+    pub(crate) authentication_data: Vec<u8>,
+}
+
+/// The client's own, or the server's where the client leaves it to the server.
+pub(crate) struct ChosenClientId {
+    pub(crate) client_id: String,
+    pub(crate) is_assigned: bool,
+}
+
 /// The reason code for the CONNACK.
 pub(crate) struct Refused(pub(crate) ReasonCode);
 
@@ -84,12 +100,14 @@ pub(crate) async fn open(
     services: Arc<Services>,
     connection: ConnectionId,
     request: ConnectRequest,
+    shown: Option<Box<Shown>>,
 ) -> Result<Opened, Refused> {
-    let (client_id, assigned_client_id) = client_id(&request);
-    let ConnectRequest { negotiated, username, password, will, .. } = request;
-
-    let identity = authenticate(&services, username.as_deref(), password.as_deref(), &client_id).await?;
-    drop(password);
+    let shown = match shown {
+        Some(shown) => *shown,
+        None => authenticate(&services, &request).await?,
+    };
+    let ConnectRequest { negotiated, will, .. } = request;
+    let Shown { identity, client_id: ChosenClientId { client_id, is_assigned }, authentication_data } = shown;
     let principal = principal(&services, identity, &client_id).await?;
     if let Some(will) = &will {
         services.permits_will(&principal, will).map_err(Refused)?;
@@ -151,60 +169,72 @@ pub(crate) async fn open(
     unbegun.close = None;
     drop(unbegun);
     owned.kept_will = kept_will;
-    Ok(Opened { owned, session, present, assigned_client_id, inflight })
+    let assigned_client_id = is_assigned.then_some(client_id);
+    Ok(Opened { owned, session, present, assigned_client_id, authentication_data, inflight })
 }
 
-/// The Client Identifier, made up where the client leaves it to the server. [MQTT-3.1.3-6] [MQTT-3.1.3-7]
-fn client_id(request: &ConnectRequest) -> (String, Option<String>) {
-    if !request.client_id.is_empty() {
-        return (request.client_id.clone(), None);
-    }
-    let unique = Uuid::new_v4().simple();
-    let assigned = match request.username.as_deref().and_then(|name| name.split_once('@')) {
-        Some((user, _)) => format!("{user}/{unique}"),
-        None => unique.to_string(),
-    };
-    (assigned.clone(), Some(assigned))
-}
-
-async fn authenticate(
-    services: &Services,
-    username: Option<&str>,
-    password: Option<&[u8]>,
-    client_id: &str,
-) -> Result<Identity, Refused> {
-    let anonymous = services.anonymous_tenant;
-    let outcome =
-        match services.authenticator.check(username, password, client_id, anonymous, services.clock.now()) {
-            Check::Accepted(identity) => Ok(identity),
-            Check::Refused(refusal) => Err(refusal),
-            Check::Verify(check) => {
-                let permit = services.password_checks.clone().acquire_owned().await;
-                let permit = permit.expect("the semaphore is never closed");
-                let verified = tokio::task::spawn_blocking(move || {
-                    let verified = check.run();
-                    drop(permit);
-                    verified
-                });
-                verified.await.map_err(|_| Refused(ReasonCode::UnspecifiedError))?
-            }
+impl ChosenClientId {
+    /// [MQTT-3.1.3-6] [MQTT-3.1.3-7]
+    pub(crate) fn of(client_id: &str, user_name: Option<&str>) -> Self {
+        if !client_id.is_empty() {
+            return Self { client_id: client_id.to_owned(), is_assigned: false };
+        }
+        let unique = Uuid::new_v4().simple();
+        let client_id = match user_name {
+            Some(user) => format!("{user}/{unique}"),
+            None => unique.to_string(),
         };
-    outcome.map_err(|refusal| {
-        services.audit.record(AuditEvent {
-            at: services.clock.unix_now(),
+        Self { client_id, is_assigned: true }
+    }
+}
+
+/// By user name and password.
+async fn authenticate(services: &Services, request: &ConnectRequest) -> Result<Shown, Refused> {
+    let username = request.username.as_deref();
+    let user_name = username.and_then(|name| name.split_once('@')).map(|(user, _)| user);
+    let client_id = ChosenClientId::of(&request.client_id, user_name);
+    let outcome = match services.authenticator.check(
+        username,
+        request.password.as_deref(),
+        &client_id.client_id,
+        services.anonymous_tenant,
+        services.clock.now(),
+    ) {
+        Check::Accepted(identity) => Ok(identity),
+        Check::Refused(refusal) => Err(refusal),
+        Check::Verify(check) => {
+            let permit = services.password_checks.clone().acquire_owned().await;
+            let permit = permit.expect("the semaphore is never closed");
+            let verified = tokio::task::spawn_blocking(move || {
+                let verified = check.run();
+                drop(permit);
+                verified
+            });
+            verified.await.map_err(|_| Refused(ReasonCode::UnspecifiedError))?
+        }
+    };
+    let identity = outcome.map_err(|refusal| Refused(services.refuse_authentication(refusal)))?;
+    Ok(Shown { identity, client_id, authentication_data: Vec::new() })
+}
+
+impl Services {
+    /// Writes it down; what the client is told.
+    pub(crate) fn refuse_authentication(&self, refusal: Refusal) -> ReasonCode {
+        self.audit.record(AuditEvent {
+            at: self.clock.unix_now(),
             tenant: None,
             actor: None,
             action: AuditAction::ConnectRefused,
             resource: None,
             allowed: false,
         });
-        Refused(match refusal {
+        match refusal {
             Refusal::BadCredentials => ReasonCode::BadUserNameOrPassword,
             Refusal::ClientId => ReasonCode::ClientIdentifierNotValid,
             Refusal::NotAuthorized => ReasonCode::NotAuthorized,
             Refusal::Method => ReasonCode::BadAuthenticationMethod,
-        })
-    })
+        }
+    }
 }
 
 async fn principal(services: &Services, identity: Identity, client_id: &str) -> Result<Principal, Refused> {

@@ -116,6 +116,7 @@ impl Live {
                     self.session.released(packet_id, out);
                 }
             }
+            Action::Authenticate { begin, data } => return self.authenticate_again(begin, data, out),
             Action::Disconnect { publish_will } => return Err(Farewell::Goodbye { publish_will }),
         }
         Ok(())

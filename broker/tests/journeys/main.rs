@@ -3,6 +3,7 @@
 mod access_rules;
 mod clients;
 mod delivery;
+mod enhanced_authentication;
 mod membership;
 mod newcomer;
 mod offline;

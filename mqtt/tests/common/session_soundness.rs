@@ -289,6 +289,7 @@ impl Driver {
             }
             Action::Disconnect { .. } => return false,
             Action::None | Action::WindowMoved(_) => {}
+            Action::Authenticate { .. } => panic!("no method was agreed on"),
         }
         self.take(&expected);
         true

@@ -57,7 +57,21 @@ pub(crate) struct Message {
 /// What the broker said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
-    ConnAck { present: bool, reason: ReasonCode },
+    ConnAck {
+        present: bool,
+        reason: ReasonCode,
+    },
+    /// A CONNACK that names an authentication method.
+    Authenticated {
+        reason: ReasonCode,
+        method: String,
+        data: Vec<u8>,
+    },
+    Auth {
+        reason: ReasonCode,
+        method: String,
+        data: Vec<u8>,
+    },
     Publish(Message),
     PubAck(PacketId, ReasonCode),
     PubRec(PacketId, ReasonCode),
@@ -492,6 +506,14 @@ impl Message {
 impl Heard {
     fn of(packet: &Packet<'_>) -> Self {
         match packet {
+            Packet::ConnAck(connack) if connack.properties.authentication_method().is_some() => {
+                let (method, data) = authentication(connack.properties);
+                Self::Authenticated { reason: connack.reason, method, data }
+            }
+            Packet::Auth(auth) => {
+                let (method, data) = authentication(auth.properties);
+                Self::Auth { reason: auth.reason, method, data }
+            }
             Packet::ConnAck(connack) => {
                 Self::ConnAck { present: connack.session_present, reason: connack.reason }
             }
@@ -516,13 +538,17 @@ impl Heard {
             Packet::UnsubAck(unsuback) => Self::UnsubAck(unsuback.packet_id),
             Packet::PingResp => Self::PingResp,
             Packet::Disconnect(disconnect) => Self::Disconnect(disconnect.reason),
-            Packet::Connect(_)
-            | Packet::Subscribe(_)
-            | Packet::Unsubscribe(_)
-            | Packet::PingReq
-            | Packet::Auth(_) => panic!("{packet:?} from a broker"),
+            Packet::Connect(_) | Packet::Subscribe(_) | Packet::Unsubscribe(_) | Packet::PingReq => {
+                panic!("{packet:?} from a broker")
+            }
         }
     }
+}
+
+/// Method and data.
+fn authentication(properties: Properties<'_>) -> (String, Vec<u8>) {
+    let data = properties.authentication_data().unwrap_or_default().to_vec();
+    (properties.authentication_method().unwrap_or_default().to_owned(), data)
 }
 
 /// An acknowledgement of any kind.
