@@ -462,7 +462,7 @@ fn a_session_that_ends_with_its_connection_cannot_be_prolonged_by_disconnect() {
     assert_eq!(violation.expect_err("refused").reason, ReasonCode::ProtocolError);
 }
 
-fn auth<'p>(reason: ReasonCode, properties: &'p PropertyBuf) -> Packet<'p> {
+fn auth(reason: ReasonCode, properties: &PropertyBuf) -> Packet<'_> {
     Packet::Auth(Auth { reason, properties: properties.as_properties() })
 }
 
