@@ -283,6 +283,10 @@ impl Session {
         while let Some(answer) = self.received.next_answer() {
             match answer {
                 Answer::PubAck(id, reason) => self.acknowledge_with(Packet::PubAck, id, reason, out),
+                // It is told where PUBACK ends the exchange.
+                Answer::PubRec(id, ReasonCode::NoMatchingSubscribers) => {
+                    self.acknowledge_with(Packet::PubRec, id, ReasonCode::Success, out);
+                }
                 Answer::PubRec(id, reason) => self.acknowledge_with(Packet::PubRec, id, reason, out),
             }
         }

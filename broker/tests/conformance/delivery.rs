@@ -52,7 +52,8 @@ fn a_version_5_publisher_is_told_that_nobody_subscribes() {
     client.send(&Publish::new(&topic, "x").qos(1, 1).bytes(Version::V5));
     client.expect_ack(PUBACK, 1, 0x10);
     client.send(&Publish::new(&topic, "x").qos(2, 2).bytes(Version::V5));
-    client.expect_ack(PUBREC, 2, 0x10);
+    // PUBREC may say so too; there it would only be one more byte before the exchange is over.
+    client.expect_ack(PUBREC, 2, 0);
     client.send(&ack(PUBREL, 2));
     client.expect_ack(PUBCOMP, 2, 0);
     let mut subscriber = Connect::new(Version::V5, &unique("somebody")).open();
