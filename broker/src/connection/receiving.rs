@@ -130,8 +130,8 @@ impl Live {
             match done {
                 Work::Subscribed(Ok(Subscribed { packet_id, reasons, retained })) => {
                     self.session.subscribed(packet_id, &reasons, out);
-                    for subscription in retained {
-                        self.backlog.retained.get_or_insert_default().owe(subscription);
+                    for owed in retained {
+                        self.backlog.retained.get_or_insert_default().owe(owed);
                     }
                 }
                 Work::Unsubscribed(Ok(Unsubscribed { packet_id, reasons })) => {

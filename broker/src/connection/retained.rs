@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use sotto_model::Subscription;
+use sotto_model::{Offset, Subscription};
 
 use crate::reading::RetainedReading;
 use crate::record::Record;
@@ -20,16 +20,24 @@ use crate::session_entry::{Delivery, Grant, SessionEntry};
 /// Between a failed read and the next.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
+/// A subscription that is owed what was retained when it was made. What is retained later reaches it as it is
+/// published, and not a second time from here.
+pub(crate) struct Owed {
+    pub(crate) subscription: Subscription,
+    /// The head of the log, read after the subscription began to take live messages.
+    pub(crate) up_to: Offset,
+}
+
 /// There is none while nothing is owed.
 #[derive(Default)]
 pub(crate) struct Retained {
     /// Whose turn is still to come: each filter once, so no more than the session has subscriptions.
-    waiting: VecDeque<Subscription>,
+    waiting: VecDeque<Owed>,
     current: Option<Current>,
 }
 
 struct Current {
-    subscription: Subscription,
+    owed: Owed,
     /// `None` while a page is being read.
     reading: Option<RetainedReading>,
     fetch: Option<Fetch>,
@@ -41,9 +49,9 @@ type Fetch = Pin<Box<dyn Future<Output = (RetainedReading, Option<Vec<Arc<Record
 
 impl Retained {
     /// From the beginning, also where an earlier SUBSCRIBE of the filter is still being served.
-    pub(crate) fn owe(&mut self, subscription: Subscription) {
-        self.forget(|known| known.filter == subscription.filter);
-        self.waiting.push_back(subscription);
+    pub(crate) fn owe(&mut self, owed: Owed) {
+        self.forget(|known| known.filter == owed.subscription.filter);
+        self.waiting.push_back(owed);
     }
 
     /// Nothing is sent for a subscription that has gone. [MQTT-3.10.4-2]
@@ -65,16 +73,16 @@ impl Retained {
                     delivery => return delivery,
                 }
             }
-            let Some(subscription) = self.waiting.pop_front() else { return Poll::Ready(None) };
-            let reading = services.retained_reading(&entry.principal, &subscription.filter);
+            let Some(owed) = self.waiting.pop_front() else { return Poll::Ready(None) };
+            let reading = services.retained_reading(&entry.principal, &owed.subscription.filter);
             let page = VecDeque::new();
-            self.current = Some(Current { subscription, reading: Some(reading), fetch: None, page });
+            self.current = Some(Current { owed, reading: Some(reading), fetch: None, page });
         }
     }
 
     fn forget(&mut self, is_over: impl Fn(&Subscription) -> bool) {
-        self.waiting.retain(|known| !is_over(known));
-        self.current.take_if(|current| is_over(&current.subscription));
+        self.waiting.retain(|owed| !is_over(&owed.subscription));
+        self.current.take_if(|current| is_over(&current.owed.subscription));
     }
 }
 
@@ -87,7 +95,10 @@ impl Current {
     ) -> Poll<Option<Delivery>> {
         loop {
             if let Some(record) = self.page.pop_front() {
-                let mut grant = Grant::of(&self.subscription, &record);
+                if record.offset().is_some_and(|offset| offset > self.owed.up_to) {
+                    continue;
+                }
+                let mut grant = Grant::of(&self.owed.subscription, &record);
                 // Sent because of a new subscription, whatever Retain As Published says. [MQTT-3.3.1-8]
                 grant.retain = true;
                 return Poll::Ready(Some(Delivery { record, grant }));

@@ -12,6 +12,7 @@ use sotto_storage::audit::{AuditAction, AuditEvent};
 use sotto_storage::session_store::{SessionOp, SessionReply};
 use uuid::Uuid;
 
+use crate::connection::retained::Owed;
 use crate::services::Services;
 use crate::session_entry::SessionEntry;
 
@@ -27,7 +28,7 @@ pub(crate) struct Subscribed {
     pub(crate) packet_id: PacketId,
     pub(crate) reasons: Vec<u8>,
     /// Those that are owed what is retained.
-    pub(crate) retained: Vec<Subscription>,
+    pub(crate) retained: Vec<Owed>,
 }
 
 /// An UNSUBSCRIBE, taken out of its packet.
@@ -130,7 +131,8 @@ pub(crate) async fn subscribe(
                 let is_new = entry.subscribe(subscription.clone());
                 services.router.subscribe(&entry, &subscription);
                 if wants_retained(&subscription, is_new) {
-                    retained.push(subscription);
+                    let up_to = services.tail.log(entry.principal.tenant).head();
+                    retained.push(Owed { subscription, up_to });
                 }
             }
         }

@@ -263,6 +263,27 @@ async fn what_comes_live_follows_what_was_retained() {
 }
 
 #[tokio::test]
+async fn what_is_retained_after_a_subscription_comes_once_and_live() {
+    let broker = Broker::start().await;
+    let mut publisher = retain_many(&broker).await;
+    let slow = Client { receive_maximum: 1, ..Client::new("slow", Version::V5) };
+    let mut slow = broker.connect(&slow).await;
+    slow.subscribe("r/#", qos(QoS::AtLeastOnce)).await;
+    slow.until("SUBACK").await;
+    // On a page that is not read before the window has room again.
+    publisher.publish("r/299", QoS::AtLeastOnce, 1, true, b"newer").await;
+    publisher.until("PUBACK").await;
+    for (packet_id, number) in (1..).zip((1..=298).chain([300])) {
+        assert_eq!(slow.next().await.expect("alive"), format!("PUBLISH r/{number:03} retained"));
+        slow.acknowledge(Packet::PubAck, packet_id).await;
+    }
+    assert_eq!(slow.next().await.expect("alive"), "PUBLISH r/299 newer");
+    slow.acknowledge(Packet::PubAck, RETAINED).await;
+    slow.send(&Packet::PingReq).await;
+    assert_eq!(slow.next().await.expect("alive"), "PingResp");
+}
+
+#[tokio::test]
 async fn what_is_retained_is_sent_anew_to_who_subscribes_again_and_no_more_to_who_unsubscribes() {
     let broker = Broker::start().await;
     retain_many(&broker).await;
