@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use sotto_model::{MessageId, PacketId, UnixMillis};
+use sotto_model::{MessageId, PacketId, QoS, UnixMillis};
 use sotto_mqtt::reason::ReasonCode;
 use sotto_storage::StoreError;
 use sotto_storage::committer::{CommitSink, Committed};
@@ -84,7 +84,11 @@ impl CommitSink for Commits {
             self.tail.push(record.clone());
             let subscribed = self.router.fan_out(&record);
             if let Some(publisher) = item.publisher {
-                publisher.entry.decide(publisher.connection, publisher.packet_id, delivered(subscribed));
+                publisher.entry.decide(
+                    publisher.connection,
+                    publisher.packet_id,
+                    delivered(record.message.qos, subscribed),
+                );
             }
             if let Some(will) = item.will {
                 self.wills.committed(will);
@@ -124,7 +128,12 @@ impl CommitSink for Commits {
     }
 }
 
-/// How a PUBLISH that was taken is answered. [MQTT-3.4.2-1] [MQTT-3.5.2-1]
-pub(crate) fn delivered(subscribed: bool) -> ReasonCode {
-    if subscribed { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers }
+/// How a PUBLISH that was taken is answered. PUBREC could say the same; that nobody subscribes is of no use to
+/// who goes on with an exchange. [MQTT-3.4.2-1]
+pub(crate) fn delivered(qos: QoS, subscribed: bool) -> ReasonCode {
+    if subscribed || qos == QoS::ExactlyOnce {
+        ReasonCode::Success
+    } else {
+        ReasonCode::NoMatchingSubscribers
+    }
 }

@@ -159,8 +159,9 @@ impl Services {
         let guarded = principal.topics == TopicPolicy::Membership;
         let scope = if guarded { message.topic.scope() } else { TopicScope::Other };
         if !self.is_stored(scope, &message, after_uncommitted) {
+            let qos = message.qos;
             let subscribed = self.router.fan_out(&Record::unlogged(message));
-            return Published::Decided(delivered(subscribed));
+            return Published::Decided(delivered(qos, subscribed));
         }
         let Some(reservation) = self.committer.try_reserve(message.bytes()) else {
             let publication = Box::new(Publication { message, packet_id, settled, will });

@@ -218,7 +218,8 @@ fn a_will_has_properties_of_its_own() {
     };
     assert_eq!(will.properties.will_delay_interval(), Some(7));
     // The delay among the CONNECT's own properties.
-    malformed(V5, &connect(5, 0x06, b"\x05\x18\x00\x00\x00\x07\x00\x01c\x00\x00\x01w\x00\x00"));
+    let misplaced = connect(5, 0x06, b"\x05\x18\x00\x00\x00\x07\x00\x01c\x00\x00\x01w\x00\x00");
+    refused(V5, &misplaced, ReasonCode::ProtocolError, "not one of its packet's");
 }
 
 // ---- CONNACK ----
@@ -643,7 +644,7 @@ fn a_property_belongs_to_its_packet() {
             assert_eq!(checked.is_ok(), carriers.contains(&context), "{id:?} in {context:?}");
             match checked {
                 Ok(properties) => assert_eq!(properties.iter().last().map(|p| p.id()), Some(id)),
-                Err(error) => assert_eq!(error.reason, ReasonCode::MalformedPacket),
+                Err(error) => assert_eq!(error.reason, ReasonCode::ProtocolError),
             }
         }
     }

@@ -255,7 +255,7 @@ fn a_version_5_client_is_told_why_if_it_asked_and_can_take_it() {
         disconnect.properties.reason_string().map(str::to_owned)
     };
     let asking = [Property::RequestProblemInformation(true), Property::MaximumPacketSize(8)];
-    let ask = PropertyBuf::from_iter(asking.into_iter().take(1));
+    let ask: PropertyBuf = asking.into_iter().take(1).collect();
     assert_eq!(told(ask.as_properties()).as_deref(), Some("why"));
     assert_eq!(told(PropertyBuf::from_iter(asking).as_properties()), None, "it would not fit");
     let silent = PropertyBuf::from_iter([Property::RequestProblemInformation(false)]);

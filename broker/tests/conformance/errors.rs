@@ -136,21 +136,25 @@ fn a_reason_code_is_one_of_its_packet_s() {
 }
 
 #[test]
-fn a_property_that_its_packet_may_not_carry_is_malformed() {
+fn a_property_that_its_packet_may_not_carry_is_a_protocol_error() {
     let own = |list: &[u8]| properties(Version::V5, list);
-    for list in
-        [two_bytes(RECEIVE_MAXIMUM, 1), four_bytes(SESSION_EXPIRY_INTERVAL, 1), vec![0x00], vec![0x7f]]
-    {
+    for (list, reason) in [
+        (two_bytes(RECEIVE_MAXIMUM, 1), 0x82),
+        (four_bytes(SESSION_EXPIRY_INTERVAL, 1), 0x82),
+        // These are no properties at all.
+        (vec![0x00], 0x81),
+        (vec![0x7f], 0x81),
+    ] {
         for bytes in [
             Publish::new("t", "x").property(&list).bytes(Version::V5),
             packet(0x82, &[vec![0, 1], own(&list), string("t"), vec![0]].concat()),
             packet(0xa2, &[vec![0, 1], own(&list), string("t")].concat()),
             packet(PUBACK, &[vec![0, 1, 0], own(&list)].concat()),
         ] {
-            closes(Version::V5, 0x81, &bytes);
+            closes(Version::V5, reason, &bytes);
         }
     }
-    closes(Version::V5, 0x81, &disconnect_with(0, &byte(PAYLOAD_FORMAT_INDICATOR, 0)));
+    closes(Version::V5, 0x82, &disconnect_with(0, &byte(PAYLOAD_FORMAT_INDICATOR, 0)));
 }
 
 #[test]

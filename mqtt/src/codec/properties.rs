@@ -29,7 +29,9 @@ impl<'a> Properties<'a> {
         while !reader.is_empty() {
             let id = PropertyId::read(&mut reader)?;
             if !id.is_used_in(context) {
-                return Err(DecodeError::malformed("a property is not one of its packet's"));
+                // It was parsed, so by the definitions of section 1.2 it is no Malformed Packet, as which
+                // section 2.2.2.2 has it: other brokers say Protocol Error too.
+                return Err(DecodeError::protocol("a property is not one of its packet's"));
             }
             if id == PropertyId::UserProperty {
                 user_properties += 1;

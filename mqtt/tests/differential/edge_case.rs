@@ -128,12 +128,12 @@ const CONNECT: &[Body] = &[
     ("Request Problem Information 1", V5, 0x10, b"\x00\x04MQTT\x05\x02\x00\x00\x02\x17\x01\x00\x01c", OK),
     ("Authentication Method", V5, 0x10, b"\x00\x04MQTT\x05\x02\x00\x00\x08\x15\x00\x01m\x16\x00\x01d\x00\x01c", OK),
     ("Authentication Data alone", V5, 0x10, b"\x00\x04MQTT\x05\x02\x00\x00\x04\x16\x00\x01d\x00\x01c", PROTOCOL),
-    ("Topic Alias in a CONNECT", V5, 0x10, b"\x00\x04MQTT\x05\x02\x00\x00\x03\x23\x00\x01\x00\x01c", MALFORMED),
-    ("Will Delay Interval outside the will", V5, 0x10, b"\x00\x04MQTT\x05\x02\x00\x00\x05\x18\x00\x00\x00\x01\x00\x01c", MALFORMED),
+    ("Topic Alias in a CONNECT", V5, 0x10, b"\x00\x04MQTT\x05\x02\x00\x00\x03\x23\x00\x01\x00\x01c", PROTOCOL),
+    ("Will Delay Interval outside the will", V5, 0x10, b"\x00\x04MQTT\x05\x02\x00\x00\x05\x18\x00\x00\x00\x01\x00\x01c", PROTOCOL),
     ("Will Delay Interval", V5, 0x10, b"\x00\x04MQTT\x05\x06\x00\x00\x00\x00\x01c\x05\x18\x00\x00\x00\x01\x00\x01w\x00\x00", OK),
     ("Will Delay Interval twice", V5, 0x10, b"\x00\x04MQTT\x05\x06\x00\x00\x00\x00\x01c\x0a\x18\x00\x00\x00\x01\x18\x00\x00\x00\x01\x00\x01w\x00\x00", PROTOCOL),
     ("Message Expiry Interval 0 of a will", V5, 0x10, b"\x00\x04MQTT\x05\x06\x00\x00\x00\x00\x01c\x05\x02\x00\x00\x00\x00\x00\x01w\x00\x00", OK),
-    ("Session Expiry Interval in the will", V5, 0x10, b"\x00\x04MQTT\x05\x06\x00\x00\x00\x00\x01c\x05\x11\x00\x00\x00\x01\x00\x01w\x00\x00", MALFORMED),
+    ("Session Expiry Interval in the will", V5, 0x10, b"\x00\x04MQTT\x05\x06\x00\x00\x00\x00\x01c\x05\x11\x00\x00\x00\x01\x00\x01w\x00\x00", PROTOCOL),
     ("Response Topic of a will with a wildcard", V5, 0x10, b"\x00\x04MQTT\x05\x06\x00\x00\x00\x00\x01c\x04\x08\x00\x01#\x00\x01w\x00\x00", PROTOCOL),
     ("User Property twice", V5, 0x10, b"\x00\x04MQTT\x05\x02\x00\x00\x0e\x26\x00\x01k\x00\x01v\x26\x00\x01k\x00\x01v\x00\x01c", OK),
     ("properties longer than the packet", V5, 0x10, b"\x00\x04MQTT\x05\x02\x00\x00\x7f\x21\x00\x01\x00\x01c", MALFORMED),
@@ -161,7 +161,7 @@ const CONNACK: &[Body] = &[
     ("Retain Available 1", V5, 0x20, b"\x00\x00\x02\x25\x01", OK),
     ("Shared Subscription Available twice", V5, 0x20, b"\x00\x00\x04\x2a\x01\x2a\x01", PROTOCOL),
     ("Receive Maximum 0", V5, 0x20, b"\x00\x00\x03\x21\x00\x00", PROTOCOL),
-    ("Topic Alias in a CONNACK", V5, 0x20, b"\x00\x00\x03\x23\x00\x01", MALFORMED),
+    ("Topic Alias in a CONNACK", V5, 0x20, b"\x00\x00\x03\x23\x00\x01", PROTOCOL),
     ("U+0000 in a Reason String", V5, 0x20, b"\x00\x00\x04\x1f\x00\x01\x00", MALFORMED),
 ];
 
@@ -221,7 +221,7 @@ const PUBLISH: &[Body] = &[
     ("a line break in a User Property", V5, 0x30, b"\x00\x01a\x07\x26\x00\x01k\x00\x01\x0a", OK),
     ("U+0000 in a User Property", V5, 0x30, b"\x00\x01a\x07\x26\x00\x01k\x00\x01\x00", MALFORMED),
     ("User Property without its value", V5, 0x30, b"\x00\x01a\x04\x26\x00\x01k", MALFORMED),
-    ("Reason String in a PUBLISH", V5, 0x30, b"\x00\x01a\x04\x1f\x00\x01r", MALFORMED),
+    ("Reason String in a PUBLISH", V5, 0x30, b"\x00\x01a\x04\x1f\x00\x01r", PROTOCOL),
     ("a property that is not defined", V5, 0x30, b"\x00\x01a\x02\x04\x00", MALFORMED),
     ("property identifier of two bytes", V5, 0x30, b"\x00\x01a\x03\x81\x00\x01", MALFORMED),
 ];
@@ -247,7 +247,7 @@ const ACKNOWLEDGEMENTS: &[Body] = &[
     ("Reason Code of a PUBREC", V5, 0x62, b"\x00\x01\x87", PROTOCOL),
     ("Reason Code that is not defined", V5, 0x70, b"\x00\x01\xff", PROTOCOL),
     ("Reason String twice", V5, 0x40, b"\x00\x01\x00\x08\x1f\x00\x01r\x1f\x00\x01r", PROTOCOL),
-    ("Server Reference in a PUBACK", V5, 0x40, b"\x00\x01\x00\x04\x1c\x00\x01r", MALFORMED),
+    ("Server Reference in a PUBACK", V5, 0x40, b"\x00\x01\x00\x04\x1c\x00\x01r", PROTOCOL),
     ("a byte behind the properties", V5, 0x40, b"\x00\x01\x00\x00x", MALFORMED),
     ("properties longer than the packet", V5, 0x50, b"\x00\x01\x00\x05\x1f", MALFORMED),
     ("U+0000 in a Reason String", V5, 0x50, b"\x00\x01\x00\x04\x1f\x00\x01\x00", MALFORMED),
@@ -297,7 +297,7 @@ const SUBSCRIBE: &[Body] = &[
         b"\x00\x01\x06\x0b\x80\x80\x80\x80\x01\x00\x01a\x00",
         MALFORMED,
     ),
-    ("Topic Alias in a SUBSCRIBE", V5, 0x82, b"\x00\x01\x03\x23\x00\x01\x00\x01a\x00", MALFORMED),
+    ("Topic Alias in a SUBSCRIBE", V5, 0x82, b"\x00\x01\x03\x23\x00\x01\x00\x01a\x00", PROTOCOL),
     ("a second filter cut", V3, 0x82, b"\x00\x01\x00\x01a\x00\x00", MALFORMED),
 ];
 
@@ -309,7 +309,7 @@ const SUBACK: &[Body] = &[
     ("return code 3", V3, 0x90, b"\x00\x01\x03", MALFORMED),
     ("Reason Code 3", V5, 0x90, b"\x00\x01\x00\x03", PROTOCOL),
     ("Packet Identifier 0", V5, 0x90, b"\x00\x00\x00\x00", PROTOCOL),
-    ("Topic Alias in a SUBACK", V5, 0x90, b"\x00\x01\x03\x23\x00\x01\x00", MALFORMED),
+    ("Topic Alias in a SUBACK", V5, 0x90, b"\x00\x01\x03\x23\x00\x01\x00", PROTOCOL),
 ];
 
 const UNSUBSCRIBE: &[Body] = &[
@@ -362,7 +362,7 @@ const OTHERS: &[Body] = &[
     ("Reason Code of a CONNACK", V5, 0xe0, b"\x86", PROTOCOL),
     ("Reason Code that is not defined", V5, 0xe0, b"\x05", PROTOCOL),
     ("a byte behind the properties", V5, 0xe0, b"\x00\x00x", MALFORMED),
-    ("Topic Alias in a DISCONNECT", V5, 0xe0, b"\x00\x03\x23\x00\x01", MALFORMED),
+    ("Topic Alias in a DISCONNECT", V5, 0xe0, b"\x00\x03\x23\x00\x01", PROTOCOL),
     ("AUTH, shortest", V5, 0xf0, b"", OK),
     ("AUTH", V5, 0xf0, b"\x18\x08\x15\x00\x01m\x16\x00\x01d", OK),
     ("Success without properties", V5, 0xf0, b"\x00", MALFORMED),
