@@ -326,7 +326,7 @@ const UNSUBSCRIBE: &[Body] = &[
     ("+ in a level", V5, 0xa2, b"\x00\x01\x00\x00\x02a+", MALFORMED),
     ("ShareName empty", V5, 0xa2, b"\x00\x01\x00\x00\x09$share//a", MALFORMED),
     ("U+0000 in a filter", V5, 0xa2, b"\x00\x01\x00\x00\x01\x00", MALFORMED),
-    ("Subscription Identifier in an UNSUBSCRIBE", V5, 0xa2, b"\x00\x01\x02\x0b\x01\x00\x01a", MALFORMED),
+    ("Subscription Identifier in an UNSUBSCRIBE", V5, 0xa2, b"\x00\x01\x02\x0b\x01\x00\x01a", PROTOCOL),
     ("User Property", V5, 0xa2, b"\x00\x01\x07\x26\x00\x01k\x00\x01v\x00\x01a", OK),
 ];
 
@@ -370,6 +370,6 @@ const OTHERS: &[Body] = &[
     ("Authentication Data alone", V5, 0xf0, b"\x18\x04\x16\x00\x01d", PROTOCOL),
     ("Authentication Method twice", V5, 0xf0, b"\x18\x08\x15\x00\x01m\x15\x00\x01m", PROTOCOL),
     ("Reason Code of a DISCONNECT", V5, 0xf0, b"\x8e\x04\x15\x00\x01m", PROTOCOL),
-    ("Topic Alias in an AUTH", V5, 0xf0, b"\x18\x07\x15\x00\x01m\x23\x00\x01", MALFORMED),
+    ("Topic Alias in an AUTH", V5, 0xf0, b"\x18\x07\x15\x00\x01m\x23\x00\x01", PROTOCOL),
     ("a byte behind the properties", V5, 0xf0, b"\x18\x04\x15\x00\x01mx", MALFORMED),
 ];
