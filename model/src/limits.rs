@@ -1,6 +1,7 @@
 //! Every bound that more than one crate must agree on, in one place, with its unit.
 //!
-//! The constants hold for every node. [`ClientLimits`] is what one node allows its clients within them.
+//! The constants hold for every node. [`ClientLimits`](crate::ClientLimits) is what one node allows its
+//! clients within them.
 
 /// Longest Client Identifier accepted, bytes of UTF-8.
 pub const CLIENT_ID_BYTES_MAX: usize = 256;

@@ -28,11 +28,6 @@ impl<'a> Properties<'a> {
         let mut user_properties = 0;
         while !reader.is_empty() {
             let id = PropertyId::read(&mut reader)?;
-            if !id.is_used_in(context) {
-                // It was parsed, so by the definitions of section 1.2 it is no Malformed Packet, as which
-                // section 2.2.2.2 has it: other brokers say Protocol Error too.
-                return Err(DecodeError::protocol("a property is not one of its packet's"));
-            }
             if id == PropertyId::UserProperty {
                 user_properties += 1;
                 if user_properties > USER_PROPERTIES_MAX {
@@ -47,7 +42,13 @@ impl<'a> Properties<'a> {
                 return Err(DecodeError::protocol("a property stands twice"));
             }
             seen |= bit;
-            id.read_value(&mut reader)?.check_value()?;
+            let property = id.read_value(&mut reader)?;
+            if !id.is_used_in(context) {
+                // It was parsed, so by the definitions of section 1.2 it is no Malformed Packet, as which
+                // section 2.2.2.2 has it: other brokers say Protocol Error too.
+                return Err(DecodeError::protocol("a property is not one of its packet's"));
+            }
+            property.check_value()?;
         }
         let has = |id: PropertyId| seen & (1 << id as u8) != 0;
         if has(PropertyId::AuthenticationData) && !has(PropertyId::AuthenticationMethod) {
