@@ -511,6 +511,9 @@ impl Heard {
                 Self::Authenticated { reason: connack.reason, method, data }
             }
             Packet::Auth(auth) => {
+                // [MQTT-3.15.2-2] [MQTT-3.15.2-3]
+                let mut explained = auth.properties.user_properties();
+                assert!(auth.properties.reason_string().is_none() && explained.next().is_none());
                 let (method, data) = authentication(auth.properties);
                 Self::Auth { reason: auth.reason, method, data }
             }
