@@ -16,7 +16,7 @@ use crate::connection_id::ConnectionId;
 use crate::record::{Commit, Message, Record};
 use crate::router::Router;
 use crate::session_entry::SessionEntry;
-use crate::wills::WillsUnderWay;
+use crate::wills_under_way::WillsUnderWay;
 
 /// A message on its way into the log.
 pub(crate) struct Pending {

@@ -14,6 +14,7 @@ mod authenticating;
 mod backlog;
 mod ending;
 mod lending;
+mod lent;
 mod live;
 mod opening;
 mod progress;

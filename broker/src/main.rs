@@ -35,6 +35,7 @@ mod topic_tree;
 mod transport;
 mod websocket;
 mod wills;
+mod wills_under_way;
 
 use std::process::ExitCode;
 

@@ -4,14 +4,12 @@
 //! the broker died, the session was discarded or expired) is found in the store by one task. Both submit it under
 //! the message id that it is kept under, and the commit removes it from the store.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use sotto_auth::Denied;
 use sotto_keyring::SealError;
-use sotto_model::{Clock, MessageId, Offset, Principal, UnixMillis};
+use sotto_model::{Clock, Offset, Principal, UnixMillis};
 use sotto_mqtt::handshake::Will;
 use sotto_mqtt::reason::ReasonCode;
 use sotto_storage::message_log::StoredMessage;
@@ -32,57 +30,6 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 const DUE_PER_LOOK_MAX: usize = 128;
 /// A key that is cold again right after it was fetched: not more often than this in a row.
 const WARMINGS_MAX: u32 = 3;
-
-/// Kept wills that were submitted to the log and may still be found in the store.
-#[derive(Default)]
-pub(crate) struct WillsUnderWay {
-    /// Locked for a look or a change, by connections that end, the committer and the task that publishes.
-    wills: Mutex<HashMap<MessageId, Stage>>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Submitted,
-    /// Found no more by a look that begins from here on.
-    Committed,
-    /// To be removed from the store, which will not take it.
-    Refused,
-}
-
-impl WillsUnderWay {
-    pub(crate) fn submitted(&self, will: MessageId) {
-        self.wills.lock().insert(will, Stage::Submitted);
-    }
-
-    pub(crate) fn committed(&self, will: MessageId) {
-        self.wills.lock().insert(will, Stage::Committed);
-    }
-
-    pub(crate) fn refused(&self, will: MessageId) {
-        self.wills.lock().insert(will, Stage::Refused);
-    }
-
-    /// It was not submitted after all.
-    pub(crate) fn withdrawn(&self, will: MessageId) {
-        self.wills.lock().remove(&will);
-    }
-
-    fn is_under_way(&self, will: MessageId) -> bool {
-        self.wills.lock().contains_key(&will)
-    }
-
-    /// Before a look: drops what it will not find, and returns what was refused.
-    fn settle(&self) -> Vec<MessageId> {
-        let mut refused = Vec::new();
-        self.wills.lock().retain(|will, stage| {
-            if *stage == Stage::Refused {
-                refused.push(*will);
-            }
-            *stage == Stage::Submitted
-        });
-        refused
-    }
-}
 
 /// What became of a will in a look.
 enum Tried {

@@ -23,5 +23,4 @@ mod topic_name;
 pub use connect::connect_version;
 pub use decode::decode;
 pub use decode_error::DecodeError;
-pub use fixed_header::packet_len;
-pub use packet_type::check_from_client;
+pub use fixed_header::{check_from_client, packet_len};

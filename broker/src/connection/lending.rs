@@ -3,17 +3,10 @@
 use sotto_model::{Clock, PacketId, QoS};
 use sotto_mqtt::session::{Delivered, Place};
 
+use crate::connection::lent::Lent;
 use crate::connection::live::{Live, WRITE_BYTES_MAX};
 use crate::metrics::{Drop, dropped};
 use crate::session_entry::{Delivery, Loan};
-use crate::share::ticket::Ticket;
-
-/// A message of a shared subscription that the client has yet to acknowledge.
-pub(super) struct Lent {
-    packet_id: PacketId,
-    qos: QoS,
-    ticket: Ticket,
-}
 
 impl Live {
     /// Sends what was lent to this session, and says how much more there is room for. True when there may be

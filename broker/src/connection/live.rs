@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::connection::Shared;
 use crate::connection::backlog::{Backlog, Pace};
 use crate::connection::ending::{Ending, Farewell};
-use crate::connection::lending::Lent;
+use crate::connection::lent::Lent;
 use crate::connection::opening::{Opened, Owned};
 use crate::connection::progress::progress;
 use crate::connection::subscribing::{Fenced, Subscribed, Unsubscribed};

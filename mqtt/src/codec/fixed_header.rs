@@ -27,6 +27,14 @@ pub fn packet_len(buf: &[u8], packet_bytes_max: u32) -> Result<Option<usize>, De
     Ok(FixedHeader::read(buf, packet_bytes_max)?.map(|header| header.packet_len))
 }
 
+/// Refuses what no client sends at its first byte, whatever else is wrong with it.
+pub fn check_from_client(first: u8) -> Result<(), DecodeError> {
+    match PacketType::from_bits(first >> 4) {
+        Some(packet_type) if packet_type.is_from_client() => Ok(()),
+        _ => Err(DecodeError::protocol("a packet that no client sends")),
+    }
+}
+
 impl FixedHeader {
     /// `None` when `buf` ends inside the header. Refuses at the first byte that cannot be right, so that
     /// nobody waits for the rest of a packet that will be refused.

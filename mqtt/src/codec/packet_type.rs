@@ -1,7 +1,5 @@
 //! The Control Packet type: the upper half of a packet's first byte.
 
-use super::decode_error::DecodeError;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum PacketType {
@@ -48,7 +46,7 @@ impl PacketType {
     }
 
     /// Does a client send it, in one version or the other?
-    fn is_from_client(self) -> bool {
+    pub(crate) fn is_from_client(self) -> bool {
         !matches!(self, Self::ConnAck | Self::SubAck | Self::UnsubAck | Self::PingResp)
     }
 
@@ -85,14 +83,6 @@ impl PacketType {
             Self::Disconnect => "disconnect",
             Self::Auth => "auth",
         }
-    }
-}
-
-/// Refuses what no client sends at its first byte, whatever else is wrong with it.
-pub fn check_from_client(first: u8) -> Result<(), DecodeError> {
-    match PacketType::from_bits(first >> 4) {
-        Some(packet_type) if packet_type.is_from_client() => Ok(()),
-        _ => Err(DecodeError::protocol("a packet that no client sends")),
     }
 }
 
