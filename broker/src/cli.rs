@@ -190,6 +190,7 @@ enum PushCommand {
 enum AclCommand {
     /// The rules in the order in which they are asked: the first that matches decides
     List { tenant: String },
+    /// One more rule
     Add {
         tenant: String,
         /// allow or deny
@@ -202,6 +203,7 @@ enum AclCommand {
         #[arg(long, value_name = "N")]
         position: Option<usize>,
     },
+    /// One rule less
     Remove {
         tenant: String,
         /// As `list` says

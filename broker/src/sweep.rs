@@ -1,4 +1,5 @@
-//! Two rounds a second over all sessions instead of a timer each: Keep Alive, progress to be kept, expiry.
+//! Two rounds a second over all sessions instead of a timer each, for Keep Alive; progress to be kept, gauges
+//! and expiry come in some of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,8 @@ use crate::services::Services;
 use crate::session_entry::Command;
 
 const ROUND: Duration = Duration::from_millis(500);
+/// Rounds between two looks for progress to be kept and for what the gauges say.
+const FULL_EVERY_ROUNDS: u64 = 2;
 /// Rounds between two looks for expired sessions.
 const EXPIRY_EVERY_ROUNDS: u64 = 10;
 /// Sessions expired in one look, and retained messages.
@@ -26,23 +29,32 @@ pub(crate) async fn sweep(services: Arc<Services>, stop: CancellationToken) {
             _ = rounds.tick() => {}
             () = stop.cancelled() => return,
         }
-        round_over_sessions(&services);
-        flush_hot();
-        OpenFiles::read().report();
+        time_out(&services);
+        if round % FULL_EVERY_ROUNDS == 0 {
+            wake_unsaved(&services);
+            flush_hot();
+            OpenFiles::read().report();
+        }
         if round % EXPIRY_EVERY_ROUNDS == 0 {
             expire(&services).await;
         }
     }
 }
 
-fn round_over_sessions(services: &Services) {
+fn time_out(services: &Services) {
     let now = services.clock.tenths();
+    services.registry.for_each(|entry| {
+        if entry.is_past_deadline(now) {
+            entry.command(Command::TimedOut);
+        }
+    });
+}
+
+fn wake_unsaved(services: &Services) {
     let mut subscriptions = 0_usize;
     services.registry.for_each(|entry| {
         subscriptions += entry.with_subscriptions(<[_]>::len);
-        if entry.is_past_deadline(now) {
-            entry.command(Command::TimedOut);
-        } else if entry.is_unsaved() {
+        if entry.is_unsaved() {
             entry.wake();
         }
     });
