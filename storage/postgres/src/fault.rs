@@ -39,6 +39,11 @@ impl Fault {
         matches!(self, Self::Sql(sqlx::Error::Database(error)) if error.is_unique_violation())
     }
 
+    /// No week of `messages` takes the row.
+    pub(crate) fn is_missing_week(&self) -> bool {
+        matches!(self, Self::Sql(sqlx::Error::Database(error)) if error.is_check_violation())
+    }
+
     pub(crate) fn named(self, operation: &'static str) -> StoreError {
         match self {
             Self::Inconsistent(fact) => StoreError::Inconsistent(fact),

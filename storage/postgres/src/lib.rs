@@ -22,6 +22,7 @@ mod session_store;
 mod store;
 mod topics;
 mod wake_check;
+mod weeks;
 mod wills;
 mod writer;
 

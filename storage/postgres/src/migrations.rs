@@ -29,6 +29,7 @@ impl<'s> MigrationSource<'s> for Embedded {
             (3, "retained", include_str!("../migrations/0003_retained.sql")),
             (4, "wills", include_str!("../migrations/0004_wills.sql")),
             (5, "scram", include_str!("../migrations/0005_scram.sql")),
+            (6, "retention", include_str!("../migrations/0006_retention.sql")),
         ];
         let migrations = sources
             .into_iter()

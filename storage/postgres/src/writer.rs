@@ -30,6 +30,7 @@ use crate::fault::Fault;
 use crate::lane::{Lane, within};
 use crate::limits::{CLAIM_POLL, CLAIM_WAIT};
 use crate::topics::{self, TopicIds, TopicKey};
+use crate::weeks;
 
 /// "sotto" in ASCII; advisory locks are numbered per database.
 const WRITER_LOCK: i64 = 0x73_6f_74_74_6f;
@@ -85,7 +86,15 @@ impl Writer {
                 }
             }
         }
-        let result = within(append(held.connection(), batch, claim, cache)).await;
+        let mut result = within(append(held.connection(), batch, claim, cache)).await;
+        if matches!(&result, Err(fault) if fault.is_missing_week()) {
+            // Nothing was written. Weeks are made ahead of time, but a clock may be set to any.
+            result = within(async {
+                weeks::ensure(held.connection(), batch.committed_at).await?;
+                append(held.connection(), batch, claim, cache).await
+            })
+            .await;
+        }
         match held.settle(result)? {
             Appended::At(offsets) => Ok(offsets),
             Appended::TakenByAnother => Err(StoreError::Unavailable {
