@@ -1,67 +1,39 @@
-//! Wiring: which parts a running broker is made of, and in which order they start and stop.
+//! A running broker: its files and sockets, and the node between them.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use aws_lc_rs::hmac;
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
-use sotto_auth::{Authenticator, Policy};
 use sotto_keyring::{Keyring, KeyringLimits, LocalKms};
-use sotto_model::limits::TAIL_BYTES_MAX;
-use sotto_model::{Clock, Principal, SessionId, TenantId, TopicPolicy};
+use sotto_model::{Clock, TenantId, TopicPolicy};
 use sotto_postgres::{PostgresOptions, PostgresStore};
 use sotto_sqlite::SqliteStore;
 use sotto_sqlite::limits::CHECKPOINT_EVERY;
 use sotto_storage::Store;
-use sotto_storage::committer::Committer;
-use sotto_storage::session_writer::SessionWriter;
-use sotto_storage::tail::Tail;
-use sotto_wakeup::{UnifiedPush, WakeupService};
+use sotto_wakeup::UnifiedPush;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::audit::Audit;
 use crate::clock::SystemClock;
-use crate::commits::Commits;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirLock, write_private};
 use crate::demo;
-use crate::devices::Devices;
-use crate::directory::LiveDirectory;
 use crate::listener::{Admission, Below, HANDSHAKES_PER_WORKER_MAX, Listener};
+use crate::node::{Node, Parts};
 use crate::open_files::OpenFiles;
 use crate::operations::Operations;
 use crate::private::{self, Private};
-use crate::registry::Registry;
-use crate::router::Router;
-use crate::services::Services;
-use crate::session_entry::{Command, SessionEntry};
-use crate::share::driver::Drivers;
-use crate::share::name::is_reserved;
-use crate::sweep::sweep;
-use crate::wills::publish_due_wills;
 use crate::{certificates, metrics as own_metrics, tls};
 
 /// The tenant of `--lab`.
 const LAB: &str = "lab";
-/// How long a password that was verified need not be hashed again.
-const VERIFIED_AGE_MAX: Duration = Duration::from_hours(1);
-/// From SIGTERM until connections are dropped where they stand.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// For the last commits, after the connections.
-const COMMIT_DRAIN_MAX: Duration = Duration::from_secs(10);
-/// Stored sessions listed in one query at start.
-const LIST_PAGE: usize = 1000;
-/// Between two refreshes of keys that are about to grow old.
-const KEY_REFRESH_EVERY: Duration = Duration::from_secs(15);
 
 /// Where a running broker listens.
 pub(crate) struct Addresses {
@@ -75,13 +47,8 @@ pub(crate) struct Addresses {
 pub(crate) struct App {
     pub(crate) addresses: Addresses,
     pub(crate) demo: bool,
-    services: Arc<Services>,
+    node: Node,
     backend: Backend,
-    connections: TaskTracker,
-    tasks: TaskTracker,
-    stopping: CancellationToken,
-    stop: CancellationToken,
-    abandon: CancellationToken,
     data: DataDir,
     _lock: DataDirLock,
 }
@@ -164,82 +131,25 @@ impl App {
         let store = backend.store();
         let keyring = open_keyring(&data, store.clone(), &clock).await?;
 
-        let stopping = CancellationToken::new();
-        let stop = CancellationToken::new();
-        let abandon = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        let connections = TaskTracker::new();
-
-        let policy = Arc::new(Policy::new());
-        let router = Arc::new(Router::new(policy.clone(), config.limits));
-        let registry = Arc::new(Registry::new(router.clone(), config.limits));
-        let configured_rules: Arc<[_]> = config.acl.as_slice().into();
-        let directory = Arc::new(LiveDirectory {
+        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let parts = Parts {
             store: store.clone(),
-            policy: policy.clone(),
-            authenticator: Arc::new(Authenticator::new(VERIFIED_AGE_MAX, &nobody_key(&token))),
-            devices: Arc::new(Devices::new(store.clone())),
-            registry: registry.clone(),
-            configured_rules: configured_rules.clone(),
-            changed: Notify::new(),
-        });
-        let operations = Arc::new(Operations {
-            store: store.clone(),
-            keyring: keyring.clone(),
+            keyring,
             clock: clock.clone(),
             guard: pusher.guard().clone(),
-            configured_rules,
-            live: Some(directory.clone()),
-        });
-        if config.demo {
-            demo::ensure(&operations, &data).await.context("make the demo tenant")?;
-        }
-        let anonymous_tenant = if config.lab { Some(lab(&operations).await?) } else { None };
-        let revision = directory.load().await.context("load the directory")?;
-
-        // The log's claim comes before anything that a second broker on the same database would spoil.
-        let relay = WakeupService {
-            outbox: store.clone(),
-            keyring: keyring.clone(),
             pusher: Arc::new(pusher),
-            clock: clock.clone(),
-        };
-        let heads = store.heads().await.context("read the log's heads")?;
-        let tail = Arc::new(Tail::new(TAIL_BYTES_MAX, heads));
-        let commits = Arc::new(Commits::new(tail.clone(), router.clone()));
-        let committer = Committer::start(store.clone(), commits.clone(), clock.clone(), &tasks, &abandon)
-            .await
-            .context("claim the log")?;
-        commits.wakes_by(relay.start(&tasks, &stop));
-
-        let recovered = store.recover(clock.unix_now()).await.context("recover sessions")?;
-        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let services = Arc::new(Services {
             limits: config.limits,
-            clock: clock.clone(),
-            policy: policy.clone(),
-            authenticator: directory.authenticator.clone(),
-            keyring: keyring.clone(),
-            sessions: SessionWriter::start(store.clone(), clock.clone(), &tasks, &abandon),
-            committer,
-            commits,
-            tail,
-            router: router.clone(),
-            registry: registry.clone(),
-            devices: directory.devices.clone(),
-            audit: Audit::start(store.clone(), &tasks, stop.clone()),
-            password_checks: Arc::new(Semaphore::new(workers)),
-            anonymous_tenant,
-            store: store.clone(),
-        });
-        let drivers =
-            Drivers { services: Arc::downgrade(&services), tasks: tasks.clone(), stop: stop.clone() };
-        router.groups.hosted_by(drivers);
-        let known = load_sessions(&services).await.context("list stored sessions")?;
-        tracing::info!(event = "sessions_loaded", count = known, "stored sessions are known");
-        if recovered > 0 {
-            tracing::info!(event = "sessions_recovered", count = recovered, "sessions were left connected");
-        }
+            configured_rules: config.acl.as_slice().into(),
+            nobody_key: nobody_key(&token),
+            password_checks: workers,
+        };
+        let node = Node::start(parts, async |operations| {
+            if config.demo {
+                demo::ensure(operations, &data).await.context("make the demo tenant")?;
+            }
+            Ok(if config.lab { Some(lab(operations).await?) } else { None })
+        })
+        .await?;
 
         let addresses = Addresses {
             mqtts: mqtts.local_address()?,
@@ -247,44 +157,37 @@ impl App {
             plain: plain.as_ref().map(Listener::local_address).transpose()?,
             private: private_listener.local_addr()?,
         };
-        let private =
-            Private { metrics, store, operations, token: Arc::new(token), stopping: stopping.clone() };
-        let private_stop = stop.clone();
-        tasks.spawn(async move {
+        let private = Private {
+            metrics,
+            store,
+            operations: node.operations.clone(),
+            token: Arc::new(token),
+            stopping: node.stopping.clone(),
+        };
+        let private_stop = node.stop.clone();
+        node.tasks.spawn(async move {
             if private::serve(private_listener, private, private_stop).await.is_err() {
                 tracing::error!(event = "private_listener_failed", "the private listener ended");
             }
         });
-        tasks.spawn(directory.follow(revision, stop.clone()));
-        tasks.spawn(sweep(services.clone(), stop.clone()));
-        tasks.spawn(publish_due_wills(services.clone(), stop.clone()));
-        tasks.spawn(refresh_keys(services.clone(), stop.clone()));
         if let Backend::Sqlite(store) = &backend {
-            tasks.spawn(make_checkpoints(store.clone(), stop.clone()));
+            node.tasks.spawn(make_checkpoints(store.clone(), node.stop.clone()));
         }
         let admission = admission(&config, workers);
         for listener in [mqtts, wss].into_iter().chain(plain) {
-            let run =
-                listener.run(services.clone(), admission.clone(), connections.clone(), stopping.clone());
-            tasks.spawn(run);
+            let run = listener.run(
+                node.services.clone(),
+                admission.clone(),
+                node.connections.clone(),
+                node.stopping.clone(),
+            );
+            node.tasks.spawn(run);
         }
         write_private(&data.private_address(), addresses.private.to_string().as_bytes())
             .context("note the private address")?;
         gauge!("sotto_ready").set(1.0);
         let demo = config.demo && data.demo_conversation().exists();
-        Ok(Self {
-            addresses,
-            demo,
-            services,
-            backend,
-            connections,
-            tasks,
-            stopping,
-            stop,
-            abandon,
-            data,
-            _lock: lock,
-        })
+        Ok(Self { addresses, demo, node, backend, data, _lock: lock })
     }
 
     pub(crate) fn data(&self) -> &DataDir {
@@ -294,25 +197,7 @@ impl App {
     /// Stops accepting, sends everybody away with DISCONNECT, commits what was submitted, closes the store.
     pub(crate) async fn shut_down(self) {
         gauge!("sotto_ready").set(0.0);
-        self.stopping.cancel();
-        self.services.registry.for_each(|entry| entry.command(Command::ShutDown));
-        self.connections.close();
-        let drained = tokio::time::timeout(DRAIN_MAX, self.connections.wait()).await;
-        if drained.is_err() {
-            let left = self.connections.len();
-            tracing::warn!(event = "drain_timed_out", count = left, "connections were still open");
-        }
-        self.services.close_groups();
-        let committed = self.services.committer.drain(COMMIT_DRAIN_MAX).await;
-        let saved = self.services.sessions.drain(COMMIT_DRAIN_MAX).await;
-        if committed.is_err() || saved.is_err() {
-            tracing::error!(event = "commit_drain_timed_out", "not everything submitted was committed");
-        }
-        self.stop.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.is_err() {
-            self.abandon.cancel();
-        }
+        self.node.shut_down().await;
         self.backend.close().await;
         // The next start writes it anew.
         let _ = std::fs::remove_file(self.data.private_address());
@@ -374,62 +259,13 @@ async fn lab(operations: &Operations) -> Result<TenantId> {
     find().await?.context("find the lab tenant")
 }
 
-/// Makes stored sessions known: what they subscribe to decides what is stored for them.
-async fn load_sessions(services: &Services) -> Result<u64> {
-    let mut known = 0;
-    let mut after: Option<SessionId> = None;
-    let mut groups = Vec::new();
-    loop {
-        let page = services.store.list(after, LIST_PAGE).await?;
-        let Some(last) = page.last() else {
-            services.restore_groups(groups).await?;
-            return Ok(known);
-        };
-        after = Some(last.session.id);
-        for listed in page {
-            if is_reserved(listed.client_id.as_str()) {
-                groups.push((listed.tenant, listed.client_id, listed.session));
-                continue;
-            }
-            let Some(topics) = services.policy.topics(listed.tenant) else { continue };
-            let principal = Principal {
-                tenant: listed.tenant,
-                user: listed.user,
-                device: None,
-                client_id: listed.client_id,
-                topics,
-            };
-            let entry = Arc::new(SessionEntry::new(principal, &services.limits));
-            entry.set_stored(Some(listed.session));
-            services.registry.insert(entry.clone());
-            services.router.replace_subscriptions(&entry, listed.subscriptions);
-            known += 1;
-        }
-    }
-}
-
-/// Fetches keys again before they grow old, so that sealing does not find them cold.
-async fn refresh_keys(services: Arc<Services>, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(KEY_REFRESH_EVERY) => {}
-            () = stop.cancelled() => return,
-        }
-        for request in services.keyring.refresh_due(services.clock.now()) {
-            if services.keyring.warm(request, services.clock.now()).await.is_err() {
-                tracing::warn!(event = "key_refresh_failed", "a key could not be refreshed");
-                break;
-            }
-        }
-    }
-}
-
 /// Moves the write-ahead log into the database bit by bit, or one commit in a while would wait for all of it.
 async fn make_checkpoints(store: Arc<SqliteStore>, stop: CancellationToken) {
     loop {
         tokio::select! {
-            () = tokio::time::sleep(CHECKPOINT_EVERY) => {}
+            biased;
             () = stop.cancelled() => return,
+            () = tokio::time::sleep(CHECKPOINT_EVERY) => {}
         }
         // What cannot be moved now is moved by the next one, or by a commit.
         let _ = store.checkpoint().await;

@@ -17,6 +17,7 @@ mod directory;
 mod listener;
 mod logging;
 mod metrics;
+mod node;
 mod open_files;
 mod operation;
 mod operations;
