@@ -42,7 +42,7 @@ async fn write(store: Arc<dyn Store>, mut events: mpsc::Receiver<AuditEvent>, sh
     let mut batch = Vec::with_capacity(WRITE_EVENTS_MAX);
     loop {
         tokio::select! {
-            taken = events.recv_many(&mut batch, WRITE_EVENTS_MAX) => if taken == 0 { return },
+            biased;
             () = shutdown.cancelled() => {
                 while let Ok(event) = events.try_recv() {
                     batch.push(event);
@@ -52,11 +52,13 @@ async fn write(store: Arc<dyn Store>, mut events: mpsc::Receiver<AuditEvent>, sh
                 }
                 return;
             }
+            taken = events.recv_many(&mut batch, WRITE_EVENTS_MAX) => if taken == 0 { return },
         }
         while store.record(&batch).await.is_err() {
             tokio::select! {
-                () = tokio::time::sleep(RETRY_AFTER) => {}
+                biased;
                 () = shutdown.cancelled() => break,
+                () = tokio::time::sleep(RETRY_AFTER) => {}
             }
         }
         batch.clear();

@@ -5,7 +5,7 @@ use sotto_model::ClientId;
 
 /// The beginning of a hash of the Client Identifier: it is the same after a reconnect and after a restart,
 /// and a message that is kept names nobody. Two clients of a tenant share one by chance once in 2⁶⁴ pairs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ClientTag(u64);
 
 impl ClientTag {

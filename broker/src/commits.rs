@@ -1,6 +1,6 @@
 //! What follows a commit: the tail, the fan-out, the publisher's answer. And who waits for room to commit.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -45,7 +45,7 @@ pub(crate) struct Commits {
     relay: OnceLock<Signal>,
     /// Sessions whose PUBLISH found the commit queue full, by the connection that waits. Locked by
     /// connections to enter, and by the committer to wake them all.
-    waiting: Mutex<HashMap<ConnectionId, Arc<SessionEntry>>>,
+    waiting: Mutex<BTreeMap<ConnectionId, Arc<SessionEntry>>>,
 }
 
 impl Commits {
@@ -55,7 +55,7 @@ impl Commits {
             router,
             wills: WillsUnderWay::default(),
             relay: OnceLock::new(),
-            waiting: Mutex::new(HashMap::new()),
+            waiting: Mutex::new(BTreeMap::new()),
         }
     }
 

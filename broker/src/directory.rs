@@ -73,9 +73,10 @@ impl LiveDirectory {
     pub(crate) async fn follow(self: Arc<Self>, mut known: u64, stop: CancellationToken) {
         loop {
             tokio::select! {
-                () = tokio::time::sleep(FOLLOW_EVERY) => {}
-                () = self.changed.notified() => {}
+                biased;
                 () = stop.cancelled() => return,
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep(FOLLOW_EVERY) => {}
             }
             // A store that is away changes nothing; what is in memory holds.
             let Ok(revision) = self.store.revision().await else { continue };

@@ -14,7 +14,7 @@ use crate::session_entry::{Command, SessionEntry};
 const TAKEOVER_WAIT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Registry {
-    entries: DashMap<(TenantId, ClientId), Arc<SessionEntry>>,
+    entries: DashMap<(TenantId, ClientId), Arc<SessionEntry>, KeyHasher>,
     /// Entries of each tenant that has any.
     counts: DashMap<TenantId, usize>,
     limits: ClientLimits,
@@ -34,7 +34,7 @@ pub(crate) enum ClaimError {
 
 impl Registry {
     pub(crate) fn new(router: Arc<Router>, limits: ClientLimits) -> Self {
-        Self { entries: DashMap::new(), counts: DashMap::new(), limits, router }
+        Self { entries: entries(), counts: DashMap::new(), limits, router }
     }
 
     /// A session that is stored, made known at start.
@@ -151,6 +151,24 @@ impl Registry {
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
+}
+
+/// Client Identifiers are chosen by clients: what they hash to is not for them to know.
+#[cfg(not(test))]
+type KeyHasher = std::hash::RandomState;
+/// The same order in every run.
+#[cfg(test)]
+type KeyHasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
+#[cfg(not(test))]
+fn entries() -> DashMap<(TenantId, ClientId), Arc<SessionEntry>, KeyHasher> {
+    DashMap::with_hasher(KeyHasher::default())
+}
+
+/// On every machine.
+#[cfg(test)]
+fn entries() -> DashMap<(TenantId, ClientId), Arc<SessionEntry>, KeyHasher> {
+    DashMap::with_hasher_and_shard_amount(KeyHasher::default(), 4)
 }
 
 fn key(principal: &Principal) -> (TenantId, ClientId) {

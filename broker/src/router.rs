@@ -166,9 +166,10 @@ impl Router {
                     found.push(subscriber);
                 }
             });
-            // Overlapping subscriptions of one session come to stand side by side.
+            // Overlapping subscriptions of one session come to stand side by side. Sessions stand in the order of
+            // their tags, which is the same in every run; two with one tag are told apart by where they lie.
             if found.len() > 1 {
-                found.sort_by_key(|subscriber| Arc::as_ptr(&subscriber.entry));
+                found.sort_by_key(|subscriber| (subscriber.entry.tag, Arc::as_ptr(&subscriber.entry)));
             }
             for subscriber in found {
                 match matches.last_mut() {

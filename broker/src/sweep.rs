@@ -26,8 +26,9 @@ pub(crate) async fn sweep(services: Arc<Services>, stop: CancellationToken) {
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for round in 0_u64.. {
         tokio::select! {
-            _ = rounds.tick() => {}
+            biased;
             () = stop.cancelled() => return,
+            _ = rounds.tick() => {}
         }
         time_out(&services);
         if round % FULL_EVERY_ROUNDS == 0 {

@@ -1,4 +1,4 @@
-//! Time as an argument: only the binary's crate reads a clock.
+//! Time and chance as arguments: only the binary's crate reads a clock or draws a number.
 
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,10 @@ impl UnixMillis {
     }
 }
 
-/// Where the running program takes its time from.
+/// Where the running program takes its time from, and what spreads its retries.
 pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Instant;
     fn unix_now(&self) -> UnixMillis;
+    /// One uniform draw, for [`Backoff::delay`](crate::Backoff::delay).
+    fn draw(&self) -> u64;
 }

@@ -243,8 +243,9 @@ impl<S: CommitSink> Writer<S> {
                         tracing::warn!(%error, "a commit is being retried");
                     }
                     tokio::select! {
-                        () = tokio::time::sleep(RETRY.delay(failures, rand::random())) => {}
+                        biased;
                         () = self.abandon.cancelled() => return AppendEnd::Abandoned,
+                        () = tokio::time::sleep(RETRY.delay(failures, self.clock.draw())) => {}
                     }
                 }
                 Err(error) => return AppendEnd::Refused(error),

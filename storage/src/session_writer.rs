@@ -236,8 +236,9 @@ impl Writer {
                         tracing::warn!(%error, "session changes are being retried");
                     }
                     tokio::select! {
-                        () = tokio::time::sleep(RETRY.delay(failures, rand::random())) => {}
+                        biased;
                         () = self.abandon.cancelled() => return ApplyEnd::Abandoned,
+                        () = tokio::time::sleep(RETRY.delay(failures, self.clock.draw())) => {}
                     }
                     part.drop_unwanted();
                     // While the store is away nothing else takes off the queue what its callers gave up.

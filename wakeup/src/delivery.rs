@@ -52,7 +52,7 @@ impl Delivery {
             let took = now.since(wakeup.due_since);
             metrics::histogram!("sotto_wakeup_handover_seconds").record(took);
         }
-        let settlement = settlement(outcome, wakeup.attempts, now, rand::random());
+        let settlement = settlement(outcome, wakeup.attempts, now, self.clock.draw());
         self.settle(&wakeup, settlement, claimed_at.saturating_add(LEASE), stop).await;
     }
 
@@ -84,7 +84,7 @@ impl Delivery {
                 tracing::warn!(%error, failures, "a wakeup could not be settled");
                 return;
             }
-            tokio::time::sleep(STORE_BACKOFF.delay(failures, rand::random())).await;
+            tokio::time::sleep(STORE_BACKOFF.delay(failures, self.clock.draw())).await;
         }
     }
 }

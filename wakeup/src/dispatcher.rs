@@ -60,10 +60,11 @@ impl Dispatcher {
                     if failures == 1 {
                         tracing::warn!(%error, "the dispatcher of wakeups waits for the store");
                     }
-                    STORE_BACKOFF.delay(failures, rand::random())
+                    STORE_BACKOFF.delay(failures, self.clock.draw())
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
                 () = self.due.heard(), if failures == 0 => {}

@@ -34,10 +34,11 @@ impl Relay {
                     if failures == 1 {
                         tracing::warn!(%error, "the outbox relay waits for the store");
                     }
-                    STORE_BACKOFF.delay(failures, rand::random())
+                    STORE_BACKOFF.delay(failures, self.clock.draw())
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
                 () = self.committed.heard(), if failures == 0 => {

@@ -38,9 +38,10 @@ impl GroupHost for Drivers {
             let ended = group.ended.clone();
             let mut driver = Driver { group, services, intake: Intake::new(), save: None };
             tokio::select! {
-                () = poll_fn(|cx| driver.poll(cx)) => {}
-                () = ended.cancelled() => {}
+                biased;
                 () = stop.cancelled() => {}
+                () = ended.cancelled() => {}
+                () = poll_fn(|cx| driver.poll(cx)) => {}
             }
         });
     }

@@ -124,8 +124,13 @@ impl Groups {
         });
     }
 
+    /// In the order of their names.
     pub(crate) fn all(&self) -> Vec<Arc<Group>> {
-        self.by_tenant.lock().values().flat_map(HashMap::values).cloned().collect()
+        let mut groups: Vec<_> = self.by_tenant.lock().values().flat_map(HashMap::values).cloned().collect();
+        groups.sort_by(|a, b| {
+            (a.entry.principal.tenant, &a.filter).cmp(&(b.entry.principal.tenant, &b.filter))
+        });
+        groups
     }
 
     fn group(

@@ -1,6 +1,6 @@
 //! Groups in the store: a session each, for as long as a member's session is stored.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sotto_model::{ClientId, Clock, Offset, QoS, TenantId, TopicFilter};
@@ -67,7 +67,7 @@ impl Services {
         &self,
         stored: Vec<(TenantId, ClientId, SessionRef)>,
     ) -> Result<(), StoreError> {
-        let mut stored: HashMap<(TenantId, ClientId), SessionRef> =
+        let mut stored: BTreeMap<(TenantId, ClientId), SessionRef> =
             stored.into_iter().map(|(tenant, client_id, session)| ((tenant, client_id), session)).collect();
         for group in self.router.groups.all() {
             if !group.is_to_be_stored() {
