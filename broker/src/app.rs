@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirLock, write_private};
+use crate::database_wait::once_there;
 use crate::demo;
 use crate::listener::{Admission, Below, HANDSHAKES_PER_WORKER_MAX, Listener};
 use crate::node::{Node, Parts};
@@ -127,9 +128,9 @@ impl App {
         )
         .context("set up push")?;
 
-        let backend = Backend::open(&data, config.database_url.as_deref()).await?;
+        let backend = once_there(async || Backend::open(&data, config.database_url.as_deref()).await).await?;
         let store = backend.store();
-        let keyring = open_keyring(&data, store.clone(), &clock).await?;
+        let keyring = once_there(async || open_keyring(&data, store.clone(), &clock).await).await?;
 
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let parts = Parts {
@@ -160,6 +161,7 @@ impl App {
         let private = Private {
             metrics,
             store,
+            commits_healthy: node.services.committer.health(),
             operations: node.operations.clone(),
             token: Arc::new(token),
             stopping: node.stopping.clone(),

@@ -4,6 +4,7 @@
 
 use std::io::Read;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -231,9 +232,14 @@ async fn serve(flags: &Flags, serve_flags: &ServeFlags, json: bool) -> Result<()
     let config = Config::load(flags, serve_flags)?;
     let clock = Arc::new(SystemClock::new());
     logging::install(clock.clone());
-    let app = App::start(config, clock, install_metrics()?).await?;
+    let mut signal = pin!(wait_for_signal());
+    let app = tokio::select! {
+        started = App::start(config, clock, install_metrics()?) => started?,
+        // It may be waiting for its database.
+        signalled = &mut signal => return signalled.context("wait for a signal"),
+    };
     print_start(&app, json);
-    wait_for_signal().await.context("wait for a signal")?;
+    signal.await.context("wait for a signal")?;
     tracing::info!(event = "shutting_down", "shutting down");
     app.shut_down().await;
     Ok(())

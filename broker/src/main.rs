@@ -11,6 +11,7 @@ mod config;
 mod connection;
 mod connection_id;
 mod data_dir;
+mod database_wait;
 mod demo;
 mod devices;
 mod directory;

@@ -23,6 +23,7 @@ use crate::audit::Audit;
 use crate::clock::SystemClock;
 use crate::commits::Commits;
 use crate::config::ConfiguredRule;
+use crate::database_wait::once_there;
 use crate::devices::Devices;
 use crate::directory::LiveDirectory;
 use crate::operations::Operations;
@@ -109,20 +110,24 @@ impl Node {
             live: Some(directory.clone()),
         });
         let anonymous_tenant = prepare(&operations).await?;
-        let revision = directory.load().await.context("load the directory")?;
+        let revision = once_there(async || directory.load().await.context("load the directory")).await?;
 
         // The log's claim comes before anything that a second broker on the same database would spoil.
         let relay =
             WakeupService { outbox: store.clone(), keyring: keyring.clone(), pusher, clock: clock.clone() };
-        let heads = store.heads().await.context("read the log's heads")?;
+        let heads = once_there(async || store.heads().await.context("read the log's heads")).await?;
         let tail = Arc::new(Tail::new(TAIL_BYTES_MAX, heads));
         let commits = Arc::new(Commits::new(tail.clone(), router.clone()));
-        let committer = Committer::start(store.clone(), commits.clone(), clock.clone(), &tasks, &abandon)
-            .await
-            .context("claim the log")?;
+        let committer = once_there(async || {
+            Committer::start(store.clone(), commits.clone(), clock.clone(), &tasks, &abandon)
+                .await
+                .context("claim the log")
+        })
+        .await?;
         commits.wakes_by(relay.start(&tasks, &stop));
 
-        let recovered = store.recover(clock.unix_now()).await.context("recover sessions")?;
+        let recovered =
+            once_there(async || store.recover(clock.unix_now()).await.context("recover sessions")).await?;
         let services = Arc::new(Services {
             limits,
             clock: clock.clone(),
@@ -144,7 +149,7 @@ impl Node {
         let drivers =
             Drivers { services: Arc::downgrade(&services), tasks: tasks.clone(), stop: stop.clone() };
         router.groups.hosted_by(drivers);
-        let known = load_sessions(&services).await.context("list stored sessions")?;
+        let known = load_sessions(&services).await?;
         tracing::info!(event = "sessions_loaded", count = known, "stored sessions are known");
         if recovered > 0 {
             tracing::info!(event = "sessions_recovered", count = recovered, "sessions were left connected");
@@ -187,9 +192,11 @@ async fn load_sessions(services: &Services) -> Result<u64> {
     let mut after: Option<SessionId> = None;
     let mut groups = Vec::new();
     loop {
-        let page = services.store.list(after, LIST_PAGE).await?;
+        let page =
+            once_there(async || services.store.list(after, LIST_PAGE).await.context("list stored sessions"))
+                .await?;
         let Some(last) = page.last() else {
-            services.restore_groups(groups).await?;
+            services.restore_groups(groups).await.context("list stored shares")?;
             return Ok(known);
         };
         after = Some(last.session.id);

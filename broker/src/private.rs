@@ -19,6 +19,7 @@ use sotto_storage::Store;
 use sotto_storage::directory::DirectoryError;
 use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -35,6 +36,8 @@ const AUDIT_ROWS_DEFAULT: usize = 100;
 pub(crate) struct Private {
     pub(crate) metrics: PrometheusHandle,
     pub(crate) store: Arc<dyn Store>,
+    /// The store took the last commit: one that answers and takes none is not ready either.
+    pub(crate) commits_healthy: watch::Receiver<bool>,
     pub(crate) operations: Arc<Operations>,
     pub(crate) token: Arc<Zeroizing<String>>,
     /// No connections are taken any more.
@@ -91,7 +94,8 @@ async fn ready(State(private): State<Private>) -> (StatusCode, &'static str) {
         Some("shutting down\n")
     } else {
         match tokio::time::timeout(PING_MAX, private.store.ping()).await {
-            Ok(Ok(())) => None,
+            Ok(Ok(())) if *private.commits_healthy.borrow() => None,
+            Ok(Ok(())) => Some("store takes no commits\n"),
             Ok(Err(_)) | Err(_) => Some("store unavailable\n"),
         }
     };

@@ -4,16 +4,20 @@ use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use sotto_model::QoS;
-use sotto_postgres::testing::TestDatabase;
+use sotto_postgres::testing::{Durability, Server, TestDatabase};
 
 use crate::support::database::{Database, Kind};
 use crate::support::house::{House, free_port};
 use crate::support::on_both_stores;
-use crate::support::patience::soon;
+use crate::support::patience::{soon, until};
 use crate::support::phone::Login;
-use crate::support::process::sotto;
+use crate::support::process::{Process, sotto};
+
+/// Of a database.
+const PASSWORD: &str = "hunter2-canary";
 
 /// Runs `sotto serve`, which must fail; what it says on standard error.
 async fn refused(folder: &Path, arguments: &[&str]) -> String {
@@ -169,17 +173,50 @@ async fn a_port_in_use_and_a_folder_in_use_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_down_is_told_without_its_password() {
-    const PASSWORD: &str = "hunter2-canary";
+async fn a_database_that_is_down_is_waited_for_until_sigterm_and_told_once_without_its_password() {
+    /// Long enough for several attempts.
+    const ATTEMPTS: Duration = Duration::from_millis(1500);
     let folder = tempfile::tempdir().expect("make a folder");
     let nobody = free_port();
     let url = format!("postgres://sotto:{PASSWORD}@127.0.0.1:{nobody}/sotto");
-    let said = refused(folder.path(), &["--database", &url]).await;
-    assert!(said.contains("PostgreSQL") && !said.contains(PASSWORD), "{said}");
     std::fs::write(folder.path().join("url"), &url).expect("write");
-    let said = refused_config(folder.path(), "database_url_file = \"url\"\n").await;
-    assert!(said.contains("PostgreSQL") && !said.contains(PASSWORD), "{said}");
-    // Not even where it is no URL of a database.
+    std::fs::write(folder.path().join("sotto.toml"), "database_url_file = \"url\"\n").expect("write");
+    for (place, flags) in [("flag", ["--database", url.as_str()]), ("file", ["--config", "sotto.toml"])] {
+        let mut arguments = vec!["serve", "--data", place];
+        arguments.extend(flags);
+        let any = ["--mqtts", "--wss", "--private"].map(|flag| [flag, "127.0.0.1:0"]);
+        arguments.extend(any.as_flattened());
+        let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+        let process = Process::spawn(&arguments, folder.path());
+        let (stdout, stderr) = (process.stdout.clone(), process.stderr.clone());
+        until("the database is awaited", async || stderr.text().contains("database_awaited")).await;
+        tokio::time::sleep(ATTEMPTS).await;
+        assert_eq!(process.terminate().await.code(), Some(0));
+        let said = stderr.text();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains("open PostgreSQL") && said.contains("connection refused"), "{said}");
+        assert!(!said.contains(PASSWORD), "{said}");
+        assert_eq!(stdout.text(), "");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_comes_after_the_broker_is_served_from() {
+    let server = tokio::task::spawn_blocking(|| Server::start(Durability::None)).await.expect("a server");
+    tokio::task::block_in_place(|| server.stop());
+    let mut house = House::closed(Database::Own(server.url("postgres")), "");
+    let comes = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::task::block_in_place(|| server.resume());
+    };
+    tokio::join!(house.start(), comes);
+    assert_eq!(house.get("/health/ready").await.0, 200);
+    assert!(house.printed().contains("database_there"), "{}", house.printed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_cannot_be_is_told_without_its_password() {
+    let folder = tempfile::tempdir().expect("make a folder");
     let said = refused(folder.path(), &["--database", &format!("mysql://sotto:{PASSWORD}@host/db")]).await;
     assert!(!said.contains(PASSWORD), "{said}");
     // A database that is not there.

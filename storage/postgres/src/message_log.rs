@@ -73,13 +73,21 @@ impl MessageLog for PostgresStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        let mut held = self.readers.hold("ping").await?;
+        const OPERATION: &str = "ping";
+        let mut held = self.readers.hold(OPERATION).await?;
         let result = within(async {
-            sqlx::query("SELECT 1").execute(held.connection()).await?;
-            Ok(())
+            let read_only: bool =
+                sqlx::query_scalar("SELECT current_setting('transaction_read_only')::boolean")
+                    .fetch_one(held.connection())
+                    .await?;
+            Ok(read_only)
         })
         .await;
-        held.settle(result)
+        // After a failover the old primary may go on answering, and take nothing.
+        if held.settle(result)? {
+            return Err(StoreError::Unavailable { operation: OPERATION, code: "read-only".into() });
+        }
+        Ok(())
     }
 }
 

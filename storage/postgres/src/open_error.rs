@@ -18,6 +18,16 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// The server is away, starts, stops, is full or takes no more connections: the same call may succeed
+    /// later. Not so what somebody has to mend: a name, a password, a privilege.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { code } => is_of_the_moment(code),
+            Self::BadUrl | Self::NewerSchema(_) | Self::AlteredSchema(_) => false,
+        }
+    }
+
     pub(crate) fn unreachable(error: &sqlx::Error) -> Self {
         Self::Unreachable { code: kind_of(error).into() }
     }
@@ -29,5 +39,29 @@ impl OpenError {
             }
             error => Self::unreachable(error),
         }
+    }
+}
+
+/// By SQLSTATE class: connection, transaction state (read-only), serialization, resources, object state,
+/// operator intervention, system.
+fn is_of_the_moment(code: &str) -> bool {
+    matches!(code.get(..2).unwrap_or_default(), "08" | "25" | "40" | "53" | "55" | "57" | "58")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_starts_or_is_full_may_open_later_and_a_wrong_password_may_not() {
+        let refused = |code: &str| OpenError::Refused { code: code.into() };
+        for code in ["57P03", "57P01", "53300", "53100", "25006", "08006"] {
+            assert!(refused(code).is_transient(), "{code}");
+        }
+        for code in ["28P01", "28000", "3D000", "42501", "42P01", "migration", ""] {
+            assert!(!refused(code).is_transient(), "{code}");
+        }
+        assert!(OpenError::Unreachable { code: "connection refused".into() }.is_transient());
+        assert!(!OpenError::BadUrl.is_transient());
     }
 }

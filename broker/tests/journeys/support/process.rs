@@ -38,6 +38,18 @@ impl Output {
 impl Process {
     /// Returns once it has printed `sign`, which it does when it serves.
     pub(crate) async fn start(arguments: &[String], folder: &Path, sign: &str) -> Self {
+        let mut process = Self::spawn(arguments, folder);
+        until("the broker serves", async || {
+            let ended = process.child.try_wait().expect("look at the broker");
+            assert!(ended.is_none(), "the broker did not start: {}", process.stderr.text());
+            process.stdout.text().contains(sign)
+        })
+        .await;
+        process
+    }
+
+    /// Whether or not it comes to serve.
+    pub(crate) fn spawn(arguments: &[String], folder: &Path) -> Self {
         let mut child = sotto()
             .args(arguments)
             .current_dir(folder)
@@ -50,14 +62,7 @@ impl Process {
             tokio::spawn(collect(child.stdout.take().expect("piped"), stdout.clone())),
             tokio::spawn(collect(child.stderr.take().expect("piped"), stderr.clone())),
         ];
-        let mut process = Self { child, readers, stdout, stderr };
-        until("the broker serves", async || {
-            let ended = process.child.try_wait().expect("look at the broker");
-            assert!(ended.is_none(), "the broker did not start: {}", process.stderr.text());
-            process.stdout.text().contains(sign)
-        })
-        .await;
-        process
+        Self { child, readers, stdout, stderr }
     }
 
     pub(crate) fn id(&self) -> u32 {
