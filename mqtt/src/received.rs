@@ -60,6 +60,10 @@ impl Received {
         self.unacknowledged.is_empty()
     }
 
+    pub(crate) fn is_deciding_exactly_once(&self) -> bool {
+        self.unacknowledged.iter().any(|entry| entry.exactly_once && entry.outcome.is_none())
+    }
+
     pub(crate) fn unanswered(&self) -> usize {
         self.unacknowledged.len()
     }

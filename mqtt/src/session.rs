@@ -210,6 +210,11 @@ impl Session {
         self.received.is_idle()
     }
 
+    /// Is a QoS 2 PUBLISH received of which nobody has said what becomes of it?
+    pub fn is_deciding_exactly_once(&self) -> bool {
+        self.received.is_deciding_exactly_once()
+    }
+
     /// PUBLISH packets received whose PUBACK or PUBREC has not left.
     pub fn unanswered(&self) -> usize {
         self.received.unanswered()

@@ -22,7 +22,8 @@ use crate::services::Services;
 use crate::session_entry::Command;
 use crate::transport::Transport;
 
-/// How long the last commits and the peer's socket are waited for.
+/// How long the last commits and the peer's socket are waited for. Of a session that is kept, the commits of
+/// QoS 2 messages are waited for as long as it takes.
 const ENDING_MAX: Duration = Duration::from_secs(8);
 
 /// Why a connection ends.
@@ -149,11 +150,12 @@ impl Ending {
     pub(crate) fn poll(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Poll<()> {
         let given_up = self.give_up.as_mut().poll(cx).is_ready();
         if let Some(ending) = &mut self.session
-            && (ending.poll(cx).is_ready() || given_up)
+            && (ending.poll(cx).is_ready() || given_up && ending.may_be_left())
             && let Some(ending) = self.session.take()
         {
             ending.close();
         }
+        self.socket_done |= given_up;
         if !self.socket_done {
             self.socket_done = match transport.poll_flush(cx) {
                 Poll::Ready(Ok(())) => transport.poll_shutdown(cx).is_ready(),
@@ -161,7 +163,7 @@ impl Ending {
                 Poll::Pending => false,
             };
         }
-        if self.session.is_none() && (self.socket_done || given_up) { Poll::Ready(()) } else { Poll::Pending }
+        if self.session.is_none() && self.socket_done { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -207,6 +209,15 @@ impl EndingSession {
             }
         }
         if self.session.is_answered() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Would the next connection's client be answered as if this one were done? Not while a QoS 2 message is
+    /// on its way into the store: taken up before it is there, the session would not know its packet
+    /// identifier, and take it once more. [MQTT-4.3.3-10]
+    fn may_be_left(&self) -> bool {
+        let outlives = self.session.negotiated().session_expiry_seconds > 0;
+        let is_kept = self.owned.entry.is_stored() && outlives;
+        !(is_kept && self.session.is_deciding_exactly_once())
     }
 
     /// Keeps what is to be kept, and lets go of the session.

@@ -59,7 +59,7 @@ pub(crate) struct Live {
     pub(super) services: Arc<Services>,
     pub(super) work: Option<BoxFuture<Work>>,
     /// PUBREL packets being made durable, and those that came meanwhile.
-    pub(super) release: Option<BoxFuture<Option<Vec<PacketId>>>>,
+    pub(super) release: Option<BoxFuture<Result<Vec<PacketId>, Fenced>>>,
     pub(super) to_release: Vec<PacketId>,
     /// QoS 2 messages whose sending or release is being made durable.
     pub(super) keeping: Option<BoxFuture<Result<Vec<PacketId>, Fenced>>>,

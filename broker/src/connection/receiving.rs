@@ -1,12 +1,14 @@
 //! What a live connection does with packets, and with the work that input waits for.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use sotto_model::PacketId;
 use sotto_mqtt::codec::{check_from_client, decode};
 use sotto_mqtt::packet::Packet;
-use sotto_mqtt::reason::ReasonCode;
 use sotto_mqtt::session::Action;
-use sotto_storage::session_store::{SessionOp, SessionReply};
+use sotto_storage::session_store::{SessionOp, SessionRef, SessionReply};
 
 use crate::connection::Shared;
 use crate::connection::ending::Farewell;
@@ -14,7 +16,11 @@ use crate::connection::live::{Live, WRITE_BYTES_MAX, Work};
 use crate::connection::subscribing::{
     Fenced, SubscribeRequest, Subscribed, UnsubscribeRequest, Unsubscribed, subscribe, unsubscribe,
 };
+use crate::services::Services;
 use crate::transport::{Transport, TransportError};
+
+/// Between a failed release of packet ids and the next.
+const RELEASE_RETRY_AFTER: Duration = Duration::from_millis(500);
 
 impl Live {
     pub(super) fn takes_input(&self) -> bool {
@@ -156,19 +162,29 @@ impl Live {
                 let packet_ids = std::mem::take(&mut self.to_release);
                 let services = self.services.clone();
                 let Some(session) = self.owned.entry.stored() else { return Err(Farewell::Fenced) };
-                self.release = Some(Box::pin(async move {
-                    match services.sessions.apply(SessionOp::Release(session, packet_ids.clone())).await {
-                        Ok(SessionReply::Done) => Some(packet_ids),
-                        Ok(_) | Err(_) => None,
-                    }
-                }));
+                self.release = Some(Box::pin(release(services, session, packet_ids)));
             }
             let Some(release) = &mut self.release else { return Ok(()) };
             let Poll::Ready(released) = release.as_mut().poll(cx) else { return Ok(()) };
             self.release = None;
-            for packet_id in released.ok_or(Farewell::Refused(ReasonCode::ServerUnavailable))? {
+            for packet_id in released.map_err(|Fenced| Farewell::Fenced)? {
                 self.session.released(packet_id, out);
             }
+        }
+    }
+}
+
+/// Forgets the packet ids durably, for as long as it takes: the client's PUBCOMPs wait with the store.
+async fn release(
+    services: Arc<Services>,
+    session: SessionRef,
+    packet_ids: Vec<PacketId>,
+) -> Result<Vec<PacketId>, Fenced> {
+    loop {
+        match services.sessions.apply(SessionOp::Release(session, packet_ids.clone())).await {
+            Ok(SessionReply::Done) => return Ok(packet_ids),
+            Ok(SessionReply::Fenced | SessionReply::Opened(_)) => return Err(Fenced),
+            Err(_) => tokio::time::sleep(RELEASE_RETRY_AFTER).await,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sotto_model::QoS;
+use sotto_mqtt::packet::Packet;
 use sotto_mqtt::reason::ReasonCode;
 use sotto_postgres::testing::{Durability, Server};
 
@@ -10,7 +11,7 @@ use crate::support::database::{Database, Kind};
 use crate::support::house::House;
 use crate::support::on_both_stores;
 use crate::support::patience::until;
-use crate::support::phone::{Heard, Login};
+use crate::support::phone::{Heard, Login, ack};
 use crate::support::push_service::PushService;
 
 on_both_stores!(metrics_tell_what_happened);
@@ -115,4 +116,104 @@ async fn a_database_that_is_away_is_told_and_delays_acknowledgements_without_los
             .ends_with(&again.iter().map(String::as_str).collect::<Vec<_>>()),
         "{again:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exactly_once_outlasts_a_database_that_is_away_for_long() {
+    /// Longer than a session change waits for the database, and than an ending connection for its commits.
+    const AWAY: Duration = Duration::from_secs(12);
+    const PUBLISHERS: usize = 6;
+    let server = tokio::task::spawn_blocking(|| Server::start(Durability::None)).await.expect("a server");
+    let mut house = House::closed(Database::Own(server.url("postgres")), "");
+    house.start().await;
+    let topic = house.topic();
+    let mut bob = Login::of(&house, "bob", "phone").lasting().connect(&house).await;
+    bob.subscribe("c/+/m", QoS::ExactlyOnce).await;
+    let mut carol = Login::of(&house, "carol", "phone").lasting().connect(&house).await;
+    let released = carol.send_publish(&topic, b"carol", QoS::ExactlyOnce).await;
+    carol.expect(Heard::PubRec(released, ReasonCode::Success)).await;
+    assert_eq!(bob.receive().await.text(), "carol");
+
+    let logins: Vec<Login> =
+        (0..PUBLISHERS).map(|n| Login::of(&house, "alice", &format!("phone-{n}")).lasting()).collect();
+    let mut alices = Vec::new();
+    for login in &logins {
+        alices.push(login.connect(&house).await);
+    }
+    tokio::task::block_in_place(|| server.stop());
+    // One waits for its PUBCOMP, others for the PUBREC of connections that are gone.
+    carol.send(&Packet::PubRel(ack(released))).await;
+    let mut sent = Vec::new();
+    for (n, mut alice) in alices.into_iter().enumerate() {
+        sent.push(alice.send_publish(&topic, format!("alice {n}").as_bytes(), QoS::ExactlyOnce).await);
+        alice.vanish();
+    }
+    tokio::time::sleep(AWAY).await;
+    carol.ping().await;
+    let again = async {
+        let coming = logins.iter().zip(&sent).enumerate().map(|(n, (login, packet_id))| {
+            let (house, topic) = (&house, &topic);
+            async move {
+                let mut alice = loop {
+                    match login.try_connect(house).await {
+                        Ok(alice) => break alice,
+                        Err(ReasonCode::ServerBusy | ReasonCode::ServerUnavailable) => {}
+                        Err(reason) => panic!("refused: {reason:?}"),
+                    }
+                };
+                assert!(alice.present);
+                alice.send_again(*packet_id, topic, format!("alice {n}").as_bytes()).await;
+                alice.expect(Heard::PubRec(*packet_id, ReasonCode::Success)).await;
+            }
+        });
+        futures::future::join_all(coming).await;
+    };
+    let comes_back = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::task::block_in_place(|| server.resume());
+    };
+    tokio::join!(again, comes_back);
+    carol.expect(Heard::PubComp(released)).await;
+    carol.publish(&topic, b"the last", QoS::ExactlyOnce).await;
+
+    let mut received = Vec::new();
+    while received.last().is_none_or(|last| last != "the last") {
+        received.push(bob.receive().await.text());
+    }
+    received.sort_unstable();
+    let mut expected: Vec<String> = (0..PUBLISHERS).map(|n| format!("alice {n}")).collect();
+    expected.push("the last".to_owned());
+    assert_eq!(received, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_takes_no_writes_makes_the_broker_unready() {
+    let server = tokio::task::spawn_blocking(|| Server::start(Durability::None)).await.expect("a server");
+    let mut house = House::closed(Database::Own(server.url("postgres")), "");
+    house.start().await;
+    let topic = house.topic();
+    let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+    alice.publish(&topic, b"before", QoS::AtLeastOnce).await;
+
+    let set = |read_only: &str| {
+        let mut psql = server.client("psql");
+        psql.args([
+            "--quiet",
+            "--dbname",
+            "postgres",
+            "--command",
+            &format!("ALTER SYSTEM SET default_transaction_read_only = {read_only}"),
+            "--command",
+            "SELECT pg_reload_conf()",
+        ]);
+        assert!(psql.stdout(std::process::Stdio::null()).status().expect("run psql").success());
+    };
+    set("on");
+    // Also where nobody publishes: it is asked.
+    until("the broker is not ready", async || house.get("/health/ready").await.0 == 503).await;
+    let waiting = alice.send_publish(&topic, b"meanwhile", QoS::AtLeastOnce).await;
+    assert_eq!(alice.next_within(Duration::from_secs(1)).await, None);
+    set("off");
+    alice.expect(Heard::PubAck(waiting, ReasonCode::Success)).await;
+    until("the broker is ready again", async || house.get("/health/ready").await.0 == 200).await;
 }
