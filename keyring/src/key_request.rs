@@ -46,7 +46,8 @@ pub enum KeyUnavailable {
 }
 
 impl KeyRequest {
-    pub(crate) fn epoch(tenant: TenantId, epoch: Epoch) -> Self {
+    /// A tenant's key of one epoch.
+    pub fn epoch(tenant: TenantId, epoch: Epoch) -> Self {
         Self { tenant, wanted: Wanted::Epoch(epoch) }
     }
 
@@ -54,12 +55,21 @@ impl KeyRequest {
         Self { tenant, wanted: Wanted::Current(scope) }
     }
 
-    pub(crate) fn by_id(tenant: TenantId, id: KeyId) -> Self {
+    /// The data key of that id, where it is this tenant's.
+    pub fn by_id(tenant: TenantId, id: KeyId) -> Self {
         Self { tenant, wanted: Wanted::ById(id) }
     }
 
     pub fn tenant(&self) -> TenantId {
         self.tenant
+    }
+
+    /// The data key that is wanted, where it is wanted by its id.
+    pub fn key_id(&self) -> Option<KeyId> {
+        match self.wanted {
+            Wanted::ById(id) => Some(id),
+            Wanted::Epoch(_) | Wanted::Current(_) => None,
+        }
     }
 }
 

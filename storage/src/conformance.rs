@@ -24,6 +24,7 @@ pub mod outbox;
 pub mod push_registry;
 pub mod retained;
 pub mod session_store;
+pub mod whole_store;
 pub mod wills;
 
 pub use fixture::{Fixture, Fresh};

@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod push_registry;
 pub mod session_store;
 pub mod session_writer;
+pub mod store_check;
 pub mod tail;
 pub mod wills;
 

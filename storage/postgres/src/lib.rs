@@ -20,6 +20,7 @@ mod push_registry;
 mod session_fold;
 mod session_store;
 mod store;
+mod store_check;
 mod topics;
 mod wake_check;
 mod weeks;

@@ -18,6 +18,28 @@ pub(crate) async fn run(connection: &mut PgConnection) -> Result<(), OpenError> 
     migrator.run_direct(connection).await.map_err(|error| OpenError::schema(&error))
 }
 
+/// Is the schema the one that this program works with? Changes nothing.
+pub(crate) async fn check(connection: &mut PgConnection) -> Result<(), OpenError> {
+    const UNDEFINED_TABLE: &str = "42P01";
+    let migrator = Migrator::new(Embedded).await.map_err(|error| OpenError::schema(&error))?;
+    let known = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
+    let found: Result<Option<i64>, sqlx::Error> =
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+            .fetch_one(connection)
+            .await;
+    match found {
+        Ok(found) => match found.unwrap_or_default() {
+            found if found > known => Err(OpenError::NewerSchema(found)),
+            found if found < known => Err(OpenError::OlderSchema { found, known }),
+            _ => Ok(()),
+        },
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(UNDEFINED_TABLE) => {
+            Err(OpenError::OlderSchema { found: 0, known })
+        }
+        Err(error) => Err(OpenError::from_sql(&error)),
+    }
+}
+
 #[derive(Debug)]
 struct Embedded;
 

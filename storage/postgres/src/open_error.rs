@@ -13,6 +13,9 @@ pub enum OpenError {
     Refused { code: String },
     #[error("database schema is newer than this program: it has migration {0}")]
     NewerSchema(i64),
+    /// Only where it may not be brought up to date.
+    #[error("database schema {found} is older than this program, which works with {known}: start it once")]
+    OlderSchema { found: i64, known: i64 },
     #[error("database schema was altered: migration {0} is not this program's")]
     AlteredSchema(i64),
 }

@@ -526,7 +526,7 @@ fn inflight_bytes(inflight: &[Inflight]) -> Vec<u8> {
     bytes
 }
 
-fn parse_inflight(bytes: &[u8]) -> Option<Vec<Inflight>> {
+pub(crate) fn parse_inflight(bytes: &[u8]) -> Option<Vec<Inflight>> {
     let messages = bytes.chunks_exact(INFLIGHT_BYTES);
     if !messages.remainder().is_empty() {
         return None;

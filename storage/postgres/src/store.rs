@@ -5,6 +5,7 @@ use std::str::FromStr;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
 
+use crate::fault::Fault;
 use crate::lane::{Lane, within_time};
 use crate::limits::{
     CONTROL_CONNECTIONS, IDLE_IN_TRANSACTION_TIMEOUT_MS, LOCK_TIMEOUT_MS, MIGRATION_TIMEOUT, READERS_DEFAULT,
@@ -46,15 +47,25 @@ impl Default for PostgresOptions {
 impl PostgresStore {
     /// Connects once to bring the schema up to date; the lanes connect when they are used.
     pub async fn connect(url: &str, options: PostgresOptions) -> Result<Self, OpenError> {
-        // The parser ignores a scheme that it does not know.
-        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            return Err(OpenError::BadUrl);
-        }
-        // Statements hold no values, but they are many; and slow ones are measured where they are called.
-        let base =
-            PgConnectOptions::from_str(url).map_err(|_| OpenError::BadUrl)?.disable_statement_logging();
-        let base = with_time_limits(base.application_name("sotto"));
-        let store = Self {
+        let store = Self::with(&server_of(url)?, options);
+        let mut connection = store.first_connection().await?;
+        within_time(MIGRATION_TIMEOUT, async { Ok(migrations::run(&mut connection).await) })
+            .await
+            .map_err(|_| OpenError::Unreachable { code: "migrations timed out".into() })??;
+        Ok(store)
+    }
+
+    /// To look through: the server refuses every change. The schema must be this program's as it stands.
+    pub async fn connect_to_check(url: &str) -> Result<Self, OpenError> {
+        let server = server_of(url)?.options([("default_transaction_read_only", "on")]);
+        let store = Self::with(&server, PostgresOptions::default());
+        let mut connection = store.first_connection().await?;
+        migrations::check(&mut connection).await?;
+        Ok(store)
+    }
+
+    fn with(base: &PgConnectOptions, options: PostgresOptions) -> Self {
+        Self {
             writer: Writer::new(with_writer_settings(base.clone())),
             sessions: Lane::new(with_lookup_plans(base.clone()), 1),
             readers: Lane::new(with_lookup_plans(base.clone()), options.readers.max(1)),
@@ -62,20 +73,25 @@ impl PostgresStore {
             topic_ids: TopicIds::default(),
             outbox_scan: LowWatermark::default(),
             wake_scan: LowWatermark::default(),
-        };
-        let mut connection = store.sessions.open().await.map_err(|fault| match fault {
-            crate::fault::Fault::Sql(error) => OpenError::from_sql(&error),
-            crate::fault::Fault::Inconsistent(_) => OpenError::Refused { code: "connect".into() },
-        })?;
-        within_time(MIGRATION_TIMEOUT, async { Ok(migrate(&mut connection).await) })
-            .await
-            .map_err(|_| OpenError::Unreachable { code: "migrations timed out".into() })??;
-        Ok(store)
+        }
+    }
+
+    async fn first_connection(&self) -> Result<PgConnection, OpenError> {
+        self.sessions.open().await.map_err(|fault| match fault {
+            Fault::Sql(error) => OpenError::from_sql(&error),
+            Fault::Inconsistent(_) => OpenError::Refused { code: "connect".into() },
+        })
     }
 }
 
-async fn migrate(connection: &mut PgConnection) -> Result<(), OpenError> {
-    migrations::run(connection).await
+fn server_of(url: &str) -> Result<PgConnectOptions, OpenError> {
+    // The parser ignores a scheme that it does not know.
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(OpenError::BadUrl);
+    }
+    // Statements hold no values, but they are many; and slow ones are measured where they are called.
+    let options = PgConnectOptions::from_str(url).map_err(|_| OpenError::BadUrl)?.disable_statement_logging();
+    Ok(with_time_limits(options.application_name("sotto")))
 }
 
 fn with_time_limits(options: PgConnectOptions) -> PgConnectOptions {

@@ -31,6 +31,7 @@ mod read;
 mod retained;
 mod session_store;
 mod store;
+mod store_check;
 mod tenants;
 mod topics;
 mod wakes;

@@ -19,6 +19,9 @@ pub const WRITER_CACHE_KIB_MAX: u32 = 64 * 1024;
 /// Page cache of one reader, KiB.
 pub const READER_CACHE_KIB_MAX: u32 = 8 * 1024;
 
+/// Faults of the file that SQLite names before it stops looking.
+pub const FILE_FAULTS_MAX: usize = 1000;
+
 /// Rows in one INSERT of messages.
 pub const INSERT_ROWS_MAX: usize = 64;
 /// Topic names whose number is held in memory.

@@ -6,7 +6,7 @@ use sqlx::SqliteConnection;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
 use crate::error::store_error;
-use crate::open_error::OpenError;
+use crate::open_error::{OpenError, open_error};
 
 const STEPS: [(i64, &str, &str); 5] = [
     (1, "initial", include_str!("../migrations/0001_initial.sql")),
@@ -39,6 +39,27 @@ pub(crate) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Ope
         }
         _ => OpenError::AlteredSchema(KNOWN),
     })
+}
+
+/// Is the schema the one that this program works with? Changes nothing.
+pub(crate) async fn check_schema(connection: &mut SqliteConnection) -> Result<(), OpenError> {
+    const OPERATION: &str = "read schema version";
+    let any: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|error| open_error(&error))?;
+    let found: Option<i64> = match any {
+        0 => None,
+        _ => sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+            .fetch_one(connection)
+            .await
+            .map_err(|error| store_error(&error, OPERATION))?,
+    };
+    match found.unwrap_or_default() {
+        found if found > KNOWN => Err(OpenError::NewerSchema { found, known: KNOWN }),
+        found if found < KNOWN => Err(OpenError::OlderSchema { found, known: KNOWN }),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

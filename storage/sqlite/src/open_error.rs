@@ -17,6 +17,9 @@ pub enum OpenError {
     NotADatabase,
     #[error("database schema {found} is newer than this program, which knows {known}")]
     NewerSchema { found: i64, known: i64 },
+    /// Only where it may not be brought up to date.
+    #[error("database schema {found} is older than this program, which works with {known}: start it once")]
+    OlderSchema { found: i64, known: i64 },
     #[error("database schema {0} is not the one that this program wrote")]
     AlteredSchema(i64),
     #[error(transparent)]

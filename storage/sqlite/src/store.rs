@@ -16,7 +16,7 @@ use crate::limits::{
     BUSY_WAIT_MAX, READER_CACHE_KIB_MAX, READER_WAIT_MAX, READERS_MAX, WAL_CHECKPOINT_PAGES,
     WAL_KEPT_BYTES_MAX, WRITER_CACHE_KIB_MAX,
 };
-use crate::migrations::migrate;
+use crate::migrations::{check_schema, migrate};
 use crate::open_error::{OpenError, open_error};
 use crate::tenants::TenantNumbers;
 use crate::topics::TopicCache;
@@ -36,14 +36,7 @@ impl SqliteStore {
     /// Opens the database file at `path`, makes it if there is none, and brings its schema up to date.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         create_private(path)?;
-        let shared = SqliteConnectOptions::new()
-            .filename(path)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_WAIT_MAX)
-            // What SQLite sorts stays out of temporary files.
-            .pragma("temp_store", "memory")
-            // A logged statement would be as private as its values.
-            .disable_statement_logging();
+        let shared = shared_options(path);
         let writing = shared
             .clone()
             .journal_mode(SqliteJournalMode::Wal)
@@ -62,18 +55,28 @@ impl SqliteStore {
             drop(connection.close().await);
             return Err(error);
         }
-        let readers = SqlitePoolOptions::new()
-            .min_connections(1)
-            .max_connections(READERS_MAX)
-            .acquire_timeout(READER_WAIT_MAX)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_with(reading)
-            .await
-            .map_err(|error| open_error(&error))?;
+        let readers = readers(reading).await?;
         Ok(Self {
             writer: Writer::new(writing, connection),
+            readers,
+            tenants: TenantNumbers::default(),
+            topics: TopicCache::default(),
+        })
+    }
+
+    /// To look through: opened for reading alone, beside a broker or on a copy. The schema must be this program's
+    /// as it stands.
+    pub async fn open_to_check(path: &Path) -> Result<Self, OpenError> {
+        check_private(path)?;
+        let reading = shared_options(path)
+            .read_only(true)
+            .pragma("query_only", "on")
+            .pragma("cache_size", format!("-{READER_CACHE_KIB_MAX}"));
+        let mut connection = reading.connect().await.map_err(|error| open_error(&error))?;
+        check_schema(&mut connection).await?;
+        let readers = readers(reading.clone()).await?;
+        Ok(Self {
+            writer: Writer::new(reading, connection),
             readers,
             tenants: TenantNumbers::default(),
             topics: TopicCache::default(),
@@ -96,6 +99,30 @@ impl SqliteStore {
     }
 }
 
+fn shared_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_WAIT_MAX)
+        // What SQLite sorts stays out of temporary files.
+        .pragma("temp_store", "memory")
+        // A logged statement would be as private as its values.
+        .disable_statement_logging()
+}
+
+async fn readers(options: SqliteConnectOptions) -> Result<SqlitePool, OpenError> {
+    SqlitePoolOptions::new()
+        .min_connections(1)
+        .max_connections(READERS_MAX)
+        .acquire_timeout(READER_WAIT_MAX)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_with(options)
+        .await
+        .map_err(|error| open_error(&error))
+}
+
 /// SQLite gives `-wal` and `-shm` the mode of the database file, so the one file decides for all three.
 fn create_private(path: &Path) -> Result<(), OpenError> {
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
@@ -104,6 +131,10 @@ fn create_private(path: &Path) -> Result<(), OpenError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(OpenError::File(error)),
     }
+    check_private(path)
+}
+
+fn check_private(path: &Path) -> Result<(), OpenError> {
     let mode =
         File::open(path).and_then(|file| file.metadata()).map_err(OpenError::File)?.permissions().mode();
     if mode & 0o077 != 0 {
