@@ -20,6 +20,7 @@ use crate::config::{Config, Flags, ServeFlags};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::operation::Operation;
 use crate::operations::Operations;
+use crate::store_command::StoreCommand;
 use crate::{demo, logging};
 
 /// A running broker that does not answer within this is not asked any longer.
@@ -63,6 +64,9 @@ enum Commands {
     /// Access rules of a tenant, for topics outside conversations and inboxes
     #[command(subcommand)]
     Acl(AclCommand),
+    /// The store as a whole: check it, back it up
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// The newest audit rows
     Audit {
         #[arg(long)]
@@ -219,6 +223,9 @@ impl Cli {
             None => serve(&flags, &ServeFlags::default(), json).await,
             Some(Commands::Serve(serve_flags)) => serve(&flags, &serve_flags, json).await,
             Some(Commands::Check(serve_flags)) => check(&flags, &serve_flags, json),
+            Some(Commands::Store(command)) => {
+                command.run(&Config::load(&flags, &ServeFlags::default())?, json).await
+            }
             Some(command) => {
                 let answer = administer(&flags, operation(command)?).await?;
                 print_answer(&answer, json);
@@ -304,7 +311,7 @@ fn check(flags: &Flags, serve_flags: &ServeFlags, json: bool) -> Result<()> {
 
 fn operation(command: Commands) -> Result<Operation> {
     Ok(match command {
-        Commands::Serve(_) | Commands::Check(_) => bail!("not an operation"),
+        Commands::Serve(_) | Commands::Check(_) | Commands::Store(_) => bail!("not an operation"),
         Commands::Tenant(TenantCommand::Add { tenant }) => Operation::TenantAdd { tenant },
         Commands::Tenant(TenantCommand::List) => Operation::TenantList {},
         Commands::User(UserCommand::Add { tenant, user, password }) => {

@@ -31,6 +31,7 @@ mod router;
 mod services;
 mod session_entry;
 mod share;
+mod store_command;
 mod sweep;
 mod tls;
 mod topic_tree;

@@ -17,6 +17,7 @@ mod sharing;
 mod slow;
 mod starting;
 mod stock_clients;
+mod store;
 mod support;
 mod websocket;
 mod will;

@@ -177,6 +177,16 @@ impl House {
         self.sotto_reading("", arguments).await
     }
 
+    /// A command that must fail: its exit code, and what it says on standard output and error.
+    pub(crate) async fn sotto_failing(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = sotto();
+        command.args(self.place()).args(arguments).current_dir(self.folder.path());
+        let output = soon("a command", command.output()).await.expect("run sotto");
+        assert!(!output.status.success(), "sotto {arguments:?} succeeds");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
     /// The same, with something on standard input.
     pub(crate) async fn sotto_reading(&self, input: &str, arguments: &[&str]) -> Value {
         let mut child = sotto()
