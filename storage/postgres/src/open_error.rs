@@ -27,7 +27,7 @@ impl OpenError {
         match self {
             Self::Unreachable { .. } => true,
             Self::Refused { code } => is_of_the_moment(code),
-            Self::BadUrl | Self::NewerSchema(_) | Self::AlteredSchema(_) => false,
+            Self::BadUrl | Self::NewerSchema(_) | Self::OlderSchema { .. } | Self::AlteredSchema(_) => false,
         }
     }
 
