@@ -25,10 +25,13 @@ pub enum AuditAction {
     PushUnregistered,
     AclRuleAdded,
     AclRuleRemoved,
+    RetentionChanged,
+    LegalHoldSet,
+    LegalHoldLifted,
 }
 
 impl AuditAction {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::ConnectRefused,
         Self::PublishDenied,
         Self::SubscribeDenied,
@@ -45,6 +48,9 @@ impl AuditAction {
         Self::PushUnregistered,
         Self::AclRuleAdded,
         Self::AclRuleRemoved,
+        Self::RetentionChanged,
+        Self::LegalHoldSet,
+        Self::LegalHoldLifted,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -65,6 +71,9 @@ impl AuditAction {
             Self::PushUnregistered => "push.unregistered",
             Self::AclRuleAdded => "acl.rule_added",
             Self::AclRuleRemoved => "acl.rule_removed",
+            Self::RetentionChanged => "tenant.retention_changed",
+            Self::LegalHoldSet => "tenant.legal_hold_set",
+            Self::LegalHoldLifted => "tenant.legal_hold_lifted",
         }
     }
 

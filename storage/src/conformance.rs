@@ -23,6 +23,7 @@ pub mod message_log;
 pub mod outbox;
 pub mod push_registry;
 pub mod retained;
+pub mod retention;
 pub mod session_store;
 pub mod whole_store;
 pub mod wills;
@@ -65,6 +66,22 @@ macro_rules! conformance_tests {
             a_page_of_retained_messages_is_cut_before_its_bytes_are_exceeded
             few_retained_matches_among_many_topics_are_found_in_bounded_steps
             expired_retained_messages_are_removed_in_bounded_steps
+        );
+        $crate::conformance_group!($fresh, retention,
+            nothing_goes_unless_it_is_said
+            what_is_older_than_its_days_goes_and_the_log_begins_after_it
+            a_log_of_which_nothing_is_left_begins_after_its_head
+            a_tenant_s_own_days_are_its_own
+            nothing_younger_than_the_minimum_goes
+            a_legal_hold_keeps_everything_until_it_is_lifted
+            what_is_too_much_goes_from_the_beginning
+            a_step_deletes_no_more_than_its_limit
+            pages_join_across_what_has_gone
+            a_reader_is_not_disturbed
+            a_clock_that_jumps_weeks_loses_nothing_early
+            a_retained_message_outlives_its_place_in_the_log
+            what_waits_in_the_outbox_for_a_message_that_has_gone_goes_too
+            a_change_raises_the_revision_and_writes_one_audit_row
         );
         $crate::conformance_group!($fresh, session_store,
             a_new_session_begins_at_the_head_given

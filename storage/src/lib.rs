@@ -13,6 +13,7 @@ pub mod group_commit;
 pub mod message_log;
 pub mod outbox;
 pub mod push_registry;
+pub mod retention;
 pub mod session_store;
 pub mod session_writer;
 pub mod store_check;
@@ -30,6 +31,7 @@ pub use tail::{Tail, TailPage, TailRecord, TenantLog};
 /// One backend: everything that the broker keeps in one database.
 pub trait Store:
     message_log::MessageLog
+    + retention::Retention
     + session_store::SessionStore
     + wills::Wills
     + directory::Directory
@@ -42,6 +44,7 @@ pub trait Store:
 
 impl<T> Store for T where
     T: message_log::MessageLog
+        + retention::Retention
         + session_store::SessionStore
         + wills::Wills
         + directory::Directory

@@ -9,6 +9,7 @@ use sotto_storage::directory::{
     Conversation, Device, Directory, DirectoryError, DirectorySnapshot, Membership, StoredPassword, Tenant,
     TenantAclRule, User,
 };
+use sotto_storage::retention::{RetentionLimits, TenantRetention};
 use uuid::Uuid;
 
 use crate::state::{State, TenantRow};
@@ -30,7 +31,13 @@ impl Directory for MemoryStore {
         if taken || state.tenants.contains_key(&tenant.id) {
             return Err(DirectoryError::Exists("tenant"));
         }
-        state.tenants.insert(tenant.id, TenantRow { tenant: tenant.clone(), head: Offset(0) });
+        let retention = TenantRetention {
+            tenant: tenant.id,
+            limits: RetentionLimits::default(),
+            legal_hold: false,
+            start: Offset(0),
+        };
+        state.tenants.insert(tenant.id, TenantRow { tenant: tenant.clone(), head: Offset(0), retention });
         changed(&mut state, tenant.id, AuditAction::TenantCreated, tenant.id.0, now);
         Ok(())
     }
@@ -230,7 +237,13 @@ fn has_tenant(state: &State, tenant: TenantId) -> Result<Offset, DirectoryError>
 }
 
 /// What every change ends with.
-fn changed(state: &mut State, tenant: TenantId, action: AuditAction, resource: Uuid, now: UnixMillis) {
+pub(crate) fn changed(
+    state: &mut State,
+    tenant: TenantId,
+    action: AuditAction,
+    resource: Uuid,
+    now: UnixMillis,
+) {
     state.revision += 1;
     let resource = Some(resource);
     state.audit.push(AuditEvent {

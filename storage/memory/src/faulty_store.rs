@@ -20,6 +20,7 @@ use sotto_storage::directory::{
 use sotto_storage::message_log::{Batch, MessageLog, Page, PageLimit, RetainedPage, Selector, StoredMessage};
 use sotto_storage::outbox::{ClaimedWakeup, DeadLetter, Outbox, OutboxLag, Relayed, Settlement};
 use sotto_storage::push_registry::{PushRegistration, PushRegistry};
+use sotto_storage::retention::{Retention, RetentionLimits, RetentionPolicy, TenantRetention, Trimmed};
 use sotto_storage::session_store::{ListedSession, SessionOp, SessionReply, SessionStore};
 use sotto_storage::wills::{DueWill, Wills};
 use tokio::sync::watch;
@@ -384,6 +385,42 @@ impl AuditLog for FaultyStore {
 
     async fn recent(&self, tenant: Option<TenantId>, limit: usize) -> Result<Vec<AuditEvent>, StoreError> {
         self.call("recent", self.inner.recent(tenant, limit), std::convert::identity).await
+    }
+}
+
+#[async_trait]
+impl Retention for FaultyStore {
+    async fn retention(&self) -> Result<Vec<TenantRetention>, StoreError> {
+        self.call("read retention", self.inner.retention(), std::convert::identity).await
+    }
+
+    async fn set_retention(
+        &self,
+        tenant: TenantId,
+        limits: RetentionLimits,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let set = self.inner.set_retention(tenant, limits, now);
+        self.call("set retention", set, DirectoryError::Store).await
+    }
+
+    async fn set_legal_hold(
+        &self,
+        tenant: TenantId,
+        legal_hold: bool,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let set = self.inner.set_legal_hold(tenant, legal_hold, now);
+        self.call("set legal hold", set, DirectoryError::Store).await
+    }
+
+    async fn trim(
+        &self,
+        policy: &RetentionPolicy,
+        now: UnixMillis,
+        limit: usize,
+    ) -> Result<Trimmed, StoreError> {
+        self.call("trim log", self.inner.trim(policy, now, limit), std::convert::identity).await
     }
 }
 

@@ -6,6 +6,7 @@
 //!   ├── message_log
 //!   ├── session_store ── wakes · wills
 //!   ├── outbox ── wakes
+//!   ├── retention ── directory
 //!   └── directory · push_registry · audit · key_store
 //! faulty_store ── faults                the same, through calls that fail, wait, or commit and say that they failed
 //! ```
@@ -18,6 +19,7 @@ mod key_store;
 mod message_log;
 mod outbox;
 mod push_registry;
+mod retention;
 mod session_store;
 mod state;
 mod store;

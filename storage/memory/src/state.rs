@@ -12,6 +12,7 @@ use sotto_storage::directory::{Device, Tenant, TenantAclRule, User};
 use sotto_storage::message_log::StoredMessage;
 use sotto_storage::outbox::DeadLetter;
 use sotto_storage::push_registry::PushRegistration;
+use sotto_storage::retention::TenantRetention;
 use sotto_storage::session_store::SessionProgress;
 use sotto_storage::wills::KeptWill;
 
@@ -54,6 +55,7 @@ pub(crate) struct TenantRow {
     pub(crate) tenant: Tenant,
     /// The last offset given out.
     pub(crate) head: Offset,
+    pub(crate) retention: TenantRetention,
 }
 
 pub(crate) struct MessageRow {

@@ -154,9 +154,9 @@ impl Directory for PostgresStore {
 }
 
 /// A change, or why the directory does not allow it; the transaction ends without a trace then.
-type Change<T> = Result<Result<T, DirectoryError>, Fault>;
+pub(crate) type Change<T> = Result<Result<T, DirectoryError>, Fault>;
 
-async fn begin_change(connection: &mut PgConnection) -> Result<Transaction<'_, Postgres>, Fault> {
+pub(crate) async fn begin_change(connection: &mut PgConnection) -> Result<Transaction<'_, Postgres>, Fault> {
     let mut change = connection.begin().await?;
     sqlx::query("UPDATE directory_revision SET revision = revision + 1").execute(&mut *change).await?;
     Ok(change)

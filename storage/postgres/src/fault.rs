@@ -44,6 +44,13 @@ impl Fault {
         matches!(self, Self::Sql(sqlx::Error::Database(error)) if error.is_check_violation())
     }
 
+    /// A lock was not to be had in time.
+    pub(crate) fn is_lock_timeout(&self) -> bool {
+        const LOCK_NOT_AVAILABLE: &str = "55P03";
+        matches!(self, Self::Sql(sqlx::Error::Database(error))
+            if code_of(error.as_ref()).as_deref() == Some(LOCK_NOT_AVAILABLE))
+    }
+
     pub(crate) fn named(self, operation: &'static str) -> StoreError {
         match self {
             Self::Inconsistent(fact) => StoreError::Inconsistent(fact),

@@ -1,7 +1,7 @@
 //! The PostgreSQL backend.
 //!
-//! Every trait of `sotto-storage`, over four lanes of connections: one that appends to the log, one for
-//! session changes, a few that read, a few for the rest. Statements are written for lookups by index and
+//! Every trait of `sotto-storage`, over five lanes of connections: one that appends to the log, one for
+//! session changes, a few that read, a few for the rest; and one, now and then, that deletes. Statements are written for lookups by index and
 //! for few round trips; what they must guarantee is said beside them.
 
 mod audit;
@@ -17,6 +17,7 @@ mod migrations;
 mod open_error;
 mod outbox;
 mod push_registry;
+mod retention;
 mod session_fold;
 mod session_store;
 mod store;

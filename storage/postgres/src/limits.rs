@@ -44,3 +44,7 @@ pub(crate) const WAKE_CHECKS_PER_TURN: usize = 1_000;
 pub(crate) const QUEUE_RESCAN_MS: u64 = 2_000;
 /// Times that session changes are tried again after another process made the same session.
 pub(crate) const SESSION_RACES_MAX: usize = 3;
+/// Weeks of the log made ahead of the one that it is.
+pub(crate) const WEEKS_AHEAD: u64 = 2;
+/// How long the lock that closes an old week is waited for, milliseconds: readers of it would wait behind.
+pub(crate) const WEEK_LOCK_TIMEOUT_MS: u32 = 100;

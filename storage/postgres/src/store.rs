@@ -27,6 +27,8 @@ pub struct PostgresStore {
     pub(crate) sessions: Lane,
     pub(crate) readers: Lane,
     pub(crate) control: Lane,
+    /// What is old is deleted here, beside everything else.
+    pub(crate) maintenance: Lane,
     pub(crate) topic_ids: TopicIds,
     pub(crate) outbox_scan: LowWatermark,
     pub(crate) wake_scan: LowWatermark,
@@ -70,6 +72,7 @@ impl PostgresStore {
             sessions: Lane::new(with_lookup_plans(base.clone()), 1),
             readers: Lane::new(with_lookup_plans(base.clone()), options.readers.max(1)),
             control: Lane::new(with_lookup_plans(base.clone()), CONTROL_CONNECTIONS),
+            maintenance: Lane::new(with_lookup_plans(base.clone()), 1),
             topic_ids: TopicIds::default(),
             outbox_scan: LowWatermark::default(),
             wake_scan: LowWatermark::default(),

@@ -7,6 +7,7 @@ use sotto_postgres::testing::TestDatabase;
 use sotto_storage::conformance::fixture::{GENEROUS, NOW, offsets, selector, topic};
 use sotto_storage::conformance::{Fixture, Fresh};
 use sotto_storage::message_log::Batch;
+use sotto_storage::retention::{RetentionPolicy, Trimmed};
 use sqlx::{Connection, PgConnection};
 
 const WEEK_MS: u64 = 7 * 24 * 60 * 60 * 1000;
@@ -142,4 +143,131 @@ async fn a_place_in_the_log_is_taken_once() {
     let mut connection = PgConnection::connect(database.url()).await.expect("connect");
     let twice = sqlx::query("INSERT INTO messages SELECT * FROM messages").execute(&mut connection).await;
     assert!(twice.expect_err("refused").as_database_error().expect("by the server").is_unique_violation());
+}
+
+const BY_AGE: RetentionPolicy = RetentionPolicy { days: 30, bytes: 0, minimum_days: 0 };
+
+fn in_weeks(weeks: u64) -> UnixMillis {
+    UnixMillis(NOW.0 + weeks * WEEK_MS)
+}
+
+async fn names(connection: &mut PgConnection) -> Vec<String> {
+    weeks(connection).await.into_iter().map(|(name, _, _)| name).collect()
+}
+
+async fn tables(connection: &mut PgConnection) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname LIKE 'messages_%'")
+        .fetch_one(connection)
+        .await
+        .expect("count")
+}
+
+#[tokio::test]
+async fn an_old_week_is_dropped_as_a_whole_and_the_next_ones_are_made() {
+    let database = TestDatabase::create().await;
+    let f = fixture(&database).await;
+    let mut connection = PgConnection::connect(database.url()).await.expect("connect");
+    append_at(&f, in_weeks(0)).await;
+    append_at(&f, in_weeks(1)).await;
+    append_at(&f, in_weeks(8)).await;
+    let before = names(&mut connection).await;
+    let mut dropped = 0;
+    loop {
+        let trimmed = f.store.trim(&BY_AGE, in_weeks(8), 10).await.expect("trim");
+        assert_eq!(trimmed.messages, 0, "none is deleted by itself");
+        dropped += trimmed.weeks;
+        if !trimmed.goes_on {
+            break;
+        }
+    }
+    assert_eq!(dropped, 2);
+    let after = names(&mut connection).await;
+    assert_eq!(after.len(), 3, "this week and two ahead");
+    assert_eq!(after[0], before[2]);
+    assert_eq!(tables(&mut connection).await, 3, "what is dropped leaves no table");
+}
+
+/// Whoever reads a week is not waited for, and keeps nobody from it; it goes when it is free.
+#[tokio::test]
+async fn a_week_in_use_goes_later() {
+    let database = TestDatabase::create().await;
+    let f = fixture(&database).await;
+    append_at(&f, in_weeks(0)).await;
+    let mut reader = PgConnection::connect(database.url()).await.expect("connect");
+    let mut reading = reader.begin().await.expect("begin");
+    let held: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM messages").fetch_one(&mut *reading).await.expect("count");
+    assert_eq!(held, 1);
+    assert_eq!(f.store.trim(&BY_AGE, in_weeks(8), 10).await.expect("trim"), Trimmed::default());
+    append_at(&f, in_weeks(0)).await;
+    assert_eq!(f.read_all(f.lab, &[selector("#")], GENEROUS).await.len(), 2);
+    reading.rollback().await.expect("end");
+    let trimmed = f.store.trim(&BY_AGE, in_weeks(8), 10).await.expect("trim");
+    assert_eq!(trimmed.weeks, 1);
+    assert!(f.read_all(f.lab, &[selector("#")], GENEROUS).await.is_empty());
+}
+
+/// As it is left by a process that dies right after it has closed the week.
+async fn close_first_week(connection: &mut PgConnection) -> String {
+    let name = names(connection).await[0].clone();
+    sqlx::raw_sql(&format!(
+        "ALTER TABLE {name} ADD CONSTRAINT week_is_going CHECK (false) NOT VALID; \
+         INSERT INTO weeks_going VALUES ('{name}')"
+    ))
+    .execute(connection)
+    .await
+    .expect("close");
+    name
+}
+
+#[tokio::test]
+async fn a_week_that_was_closed_by_a_process_that_died_is_dropped_by_the_next() {
+    for died_after_detaching in [false, true] {
+        let database = TestDatabase::create().await;
+        let f = fixture(&database).await;
+        let mut connection = PgConnection::connect(database.url()).await.expect("connect");
+        append_at(&f, in_weeks(0)).await;
+        let name = close_first_week(&mut connection).await;
+        if died_after_detaching {
+            let detach = format!("ALTER TABLE messages DETACH PARTITION {name}");
+            sqlx::raw_sql(&detach).execute(&mut connection).await.expect("detach");
+        }
+        assert_eq!(f.store.trim(&BY_AGE, in_weeks(8), 10).await.expect("trim").weeks, 1);
+        assert!(f.read_all(f.lab, &[selector("#")], GENEROUS).await.is_empty());
+        assert!(!names(&mut connection).await.contains(&name));
+    }
+}
+
+/// Its detaching was cut short while it waited for a reader.
+#[tokio::test]
+async fn a_week_that_was_half_detached_is_dropped() {
+    let database = TestDatabase::create().await;
+    let f = fixture(&database).await;
+    let mut connection = PgConnection::connect(database.url()).await.expect("connect");
+    append_at(&f, in_weeks(0)).await;
+    let name = close_first_week(&mut connection).await;
+    let mut reader = PgConnection::connect(database.url()).await.expect("connect");
+    let mut reading = reader.begin().await.expect("begin");
+    sqlx::raw_sql("SELECT FROM messages").execute(&mut *reading).await.expect("read");
+    sqlx::raw_sql("SET statement_timeout = 200").execute(&mut connection).await.expect("set");
+    let detach = format!("ALTER TABLE messages DETACH PARTITION {name} CONCURRENTLY");
+    sqlx::raw_sql(&detach).execute(&mut connection).await.expect_err("it waits for the reader");
+    // A clock that was set back to this week is no reason to refuse a message.
+    reading.rollback().await.expect("end");
+    append_at(&f, in_weeks(0)).await;
+    assert_eq!(f.store.trim(&BY_AGE, in_weeks(2), 10).await.expect("trim").weeks, 1);
+    assert_eq!(offsets(&f.read_all(f.lab, &[selector("#")], GENEROUS).await), [Offset(2)]);
+}
+
+#[tokio::test]
+async fn a_message_committed_to_a_week_that_goes_is_kept_in_another() {
+    let database = TestDatabase::create().await;
+    let f = fixture(&database).await;
+    let mut connection = PgConnection::connect(database.url()).await.expect("connect");
+    append_at(&f, in_weeks(0)).await;
+    let name = close_first_week(&mut connection).await;
+    append_at(&f, in_weeks(0)).await;
+    assert_eq!(names(&mut connection).await, [format!("{name}_2")]);
+    assert_eq!(f.store.trim(&BY_AGE, in_weeks(2), 10).await.expect("trim").weeks, 1);
+    assert_eq!(offsets(&f.read_all(f.lab, &[selector("#")], GENEROUS).await), [Offset(2)]);
 }

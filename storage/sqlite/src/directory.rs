@@ -495,7 +495,7 @@ async fn remove_acl_rule(
     changed(connection, tenant, AuditAction::AclRuleRemoved, Some(rule.0), now).await
 }
 
-async fn tenant_number(
+pub(crate) async fn tenant_number(
     connection: &mut SqliteConnection,
     tenants: &TenantNumbers,
     tenant: TenantId,
@@ -522,7 +522,7 @@ fn one_row(done: &SqliteQueryResult, otherwise: DirectoryError) -> Result<(), Di
 }
 
 /// What every change ends with.
-async fn changed(
+pub(crate) async fn changed(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     action: AuditAction,
@@ -537,7 +537,7 @@ async fn changed(
     Ok(insert_audit(connection, &event).await?)
 }
 
-async fn revision(connection: &mut SqliteConnection) -> Result<u64, StoreError> {
+pub(crate) async fn revision(connection: &mut SqliteConnection) -> Result<u64, StoreError> {
     let (revision,): (i64,) = sqlx::query_as("SELECT revision FROM directory_revision")
         .fetch_one(connection)
         .await

@@ -29,6 +29,7 @@ mod outbox;
 mod push_registry;
 mod read;
 mod retained;
+mod retention;
 mod session_store;
 mod store;
 mod store_check;
