@@ -30,7 +30,9 @@ impl Live {
 
     /// Is a retained message, or one of QoS 0 that follows it, on its way into the store?
     fn is_committing(&mut self) -> bool {
-        self.committing.as_mut().is_some_and(|last| matches!(last.try_recv(), Err(TryRecvError::Empty)))
+        // One that has resolved is not to be asked again.
+        self.committing.take_if(|last| !matches!(last.try_recv(), Err(TryRecvError::Empty)));
+        self.committing.is_some()
     }
 
     /// True when it stalled, and is to be looked at again at once.

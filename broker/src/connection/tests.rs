@@ -224,6 +224,18 @@ async fn retained_messages_of_qos_0_arrive_however_many_writes_they_take() {
     }
 }
 
+#[tokio::test]
+async fn a_subscription_follows_retained_messages_that_were_settled_long_ago() {
+    let broker = Broker::start().await;
+    let mut client = broker.connect(&Client::new("both", Version::V5)).await;
+    client.publish("r/1", QoS::AtLeastOnce, 1, true, b"retained").await;
+    client.until("PUBACK").await;
+    client.publish("r/2", QoS::AtMostOnce, 0, false, b"live").await;
+    client.subscribe("r/#", qos(QoS::AtLeastOnce)).await;
+    client.until("SUBACK").await;
+    assert_eq!(client.next().await.expect("alive"), "PUBLISH r/1 retained");
+}
+
 /// More than a page, each retained on its topic `r/<number>`.
 const RETAINED: u16 = 300;
 
