@@ -9,11 +9,12 @@ use aws_lc_rs::hmac;
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sotto_keyring::{Keyring, KeyringLimits, LocalKms};
-use sotto_model::{Clock, TenantId, TopicPolicy};
+use sotto_model::{Clock, TenantId, TopicPolicy, UnixMillis};
 use sotto_postgres::{PostgresOptions, PostgresStore};
 use sotto_sqlite::SqliteStore;
 use sotto_sqlite::limits::CHECKPOINT_EVERY;
 use sotto_storage::Store;
+use sotto_storage::restoration::{Restoration, Restored};
 use sotto_wakeup::UnifiedPush;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -70,6 +71,24 @@ impl Backend {
                 SqliteStore::open(&data.database()).await.context("open the embedded store")?,
             )),
         })
+    }
+
+    /// A copy of the embedded store is made ready to be served from, once.
+    pub(crate) async fn take_up_copy(&self, now: UnixMillis) -> Result<Option<Restored>> {
+        let Self::Sqlite(store) = self else { return Ok(None) };
+        if !store.is_copy().await.context("look at the embedded store")? {
+            return Ok(None);
+        }
+        Ok(Some(store.restored(now).await.context("take up the restored store")?))
+    }
+
+    /// Makes a restored store ready to be served from.
+    pub(crate) async fn restored(&self, now: UnixMillis) -> Result<Restored> {
+        let restored = match self {
+            Self::Sqlite(store) => store.restored(now).await,
+            Self::Postgres(store) => store.restored(now).await,
+        };
+        restored.context("take up the restored store")
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {
@@ -129,6 +148,13 @@ impl App {
         .context("set up push")?;
 
         let backend = once_there(async || Backend::open(&data, config.database_url.as_deref()).await).await?;
+        if let Some(restored) = backend.take_up_copy(clock.unix_now()).await? {
+            tracing::warn!(
+                event = "store_restored",
+                count = restored.logs,
+                "the store is a copy: its logs go on beyond a gap"
+            );
+        }
         let store = backend.store();
         let keyring = once_there(async || open_keyring(&data, store.clone(), &clock).await).await?;
 

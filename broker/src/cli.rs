@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use serde_json::Value;
-use sotto_model::{AclAction, AclEffect, AclRuleId, ConversationId};
+use sotto_model::{AclAction, AclEffect, AclRuleId, Clock, ConversationId};
 use sotto_wakeup::AddressGuard;
 
 use crate::app::{App, Backend, install_metrics, open_keyring, read_token};
@@ -384,6 +384,7 @@ async fn administer(flags: &Flags, operation: Operation) -> Result<Value> {
         Ok(_lock) => {
             let clock = Arc::new(SystemClock::new());
             let backend = Backend::open(&data, config.database_url.as_deref()).await?;
+            backend.take_up_copy(clock.unix_now()).await?;
             let store = backend.store();
             let keyring = open_keyring(&data, store.clone(), &clock).await?;
             let guard = AddressGuard::new(config.push.allow_networks.iter().copied());

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_macros, reason = "it is a command line: it prints")]
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,10 @@ use sotto_keyring::{Keyring, KeyringLimits, LocalKms, LocalKmsError};
 use sotto_model::Clock;
 use sotto_postgres::PostgresStore;
 use sotto_sqlite::SqliteStore;
+use sotto_storage::restoration::RESTORE_GAP;
 use sotto_storage::store_check::{Extent, Progress, Report, StoreCheck, verify};
 
+use crate::app::Backend;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::data_dir::DataDir;
@@ -30,6 +33,14 @@ pub(crate) enum StoreCommand {
         #[arg(long, value_name = "N")]
         sample: Option<u64>,
     },
+    /// Copy the embedded store to a new file, also while a broker serves from it
+    Backup {
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Make a store ready that was restored from a backup, before a broker serves from it. A copy that `backup` made
+    /// needs no such call
+    Restored,
 }
 
 impl StoreCommand {
@@ -40,6 +51,13 @@ impl StoreCommand {
                 let extent = sample.map_or(Extent::All, Extent::Sample);
                 verify_store(&data, config.database_url.as_deref(), extent, json).await
             }
+            Self::Backup { to } => {
+                if config.database_url.is_some() {
+                    bail!("PostgreSQL is backed up with its own tools: pg_basebackup and WAL archiving");
+                }
+                back_up(&data, &to, json).await
+            }
+            Self::Restored => restored(&data, config.database_url.as_deref(), json).await,
         }
     }
 }
@@ -70,6 +88,54 @@ async fn verify_store(data: &DataDir, database: Option<&str>, extent: Extent, js
     let wrong = report.findings.total();
     if wrong > 0 {
         bail!("the store is damaged: {wrong} findings");
+    }
+    Ok(())
+}
+
+async fn back_up(data: &DataDir, to: &Path, json: bool) -> Result<()> {
+    let clock = SystemClock::new();
+    let started = clock.now();
+    let bytes = SqliteStore::back_up(&data.database(), to).await.context("back up the embedded store")?;
+    let seconds = took(started, clock.now()).as_secs_f64();
+    let apart = [data.root_key(), data.ca_certificate(), data.ca_key(), data.admin_token()]
+        .map(|path| path.display().to_string());
+    if json {
+        println!(
+            "{}",
+            json!({"file": to.display().to_string(), "bytes": bytes, "seconds": seconds, "apart": apart})
+        );
+        return Ok(());
+    }
+    println!("{}: {bytes} bytes in {seconds:.1} s", to.display());
+    println!("Without the root key nothing in it opens. Keep these apart from it, and as safe:");
+    for path in apart {
+        println!("  {path}");
+    }
+    Ok(())
+}
+
+async fn restored(data: &DataDir, database: Option<&str>, json: bool) -> Result<()> {
+    // The lock keeps a broker away from the embedded store; PostgreSQL has one of its own.
+    let _lock = match database {
+        None => Some(data.lock()?),
+        Some(_) => None,
+    };
+    if database.is_none() && !data.database().exists() {
+        bail!("there is no {}", data.database().display());
+    }
+    let backend = Backend::open(data, database).await?;
+    let result = backend.restored(SystemClock::new().unix_now()).await;
+    backend.close().await;
+    let done = result?;
+    let answer = json!({"logs": done.logs, "packet_ids_forgotten": done.packet_ids_forgotten,
+                        "wakeups_due": done.wakeups_due, "gap": RESTORE_GAP});
+    if json {
+        println!("{answer}");
+    } else {
+        println!(
+            "{} logs go on {RESTORE_GAP} offsets later; {} packet identifiers forgotten; {} wakeups due again",
+            done.logs, done.packet_ids_forgotten, done.wakeups_due
+        );
     }
     Ok(())
 }

@@ -28,10 +28,11 @@ pub enum AuditAction {
     RetentionChanged,
     LegalHoldSet,
     LegalHoldLifted,
+    StoreRestored,
 }
 
 impl AuditAction {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::ConnectRefused,
         Self::PublishDenied,
         Self::SubscribeDenied,
@@ -51,6 +52,7 @@ impl AuditAction {
         Self::RetentionChanged,
         Self::LegalHoldSet,
         Self::LegalHoldLifted,
+        Self::StoreRestored,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -74,6 +76,7 @@ impl AuditAction {
             Self::RetentionChanged => "tenant.retention_changed",
             Self::LegalHoldSet => "tenant.legal_hold_set",
             Self::LegalHoldLifted => "tenant.legal_hold_lifted",
+            Self::StoreRestored => "store.restored",
         }
     }
 

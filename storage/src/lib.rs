@@ -13,6 +13,7 @@ pub mod group_commit;
 pub mod message_log;
 pub mod outbox;
 pub mod push_registry;
+pub mod restoration;
 pub mod retention;
 pub mod session_store;
 pub mod session_writer;

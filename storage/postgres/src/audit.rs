@@ -43,7 +43,7 @@ pub(crate) async fn insert_change(
     insert(connection, &[event]).await
 }
 
-async fn insert(connection: &mut PgConnection, events: &[AuditEvent]) -> Result<(), Fault> {
+pub(crate) async fn insert(connection: &mut PgConnection, events: &[AuditEvent]) -> Result<(), Fault> {
     let at: Vec<i64> = events.iter().map(|event| bigint(event.at.0)).collect();
     let tenants: Vec<Option<Uuid>> = events.iter().map(|event| event.tenant.map(|id| id.0)).collect();
     let actors: Vec<Option<Uuid>> = events.iter().map(|event| event.actor.map(|id| id.0)).collect();

@@ -17,6 +17,7 @@ mod migrations;
 mod open_error;
 mod outbox;
 mod push_registry;
+mod restoration;
 mod retention;
 mod session_fold;
 mod session_store;

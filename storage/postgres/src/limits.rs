@@ -24,6 +24,8 @@ pub(crate) const WRITER_WORK_MEM_KIB: u32 = 32 * 1024;
 pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_hours(1);
 /// Everything but the messages may take this long to be looked through.
 pub(crate) const STATE_CHECK_TIMEOUT: Duration = Duration::from_hours(1);
+/// What a restored store needs may take this long.
+pub(crate) const RESTORATION_TIMEOUT: Duration = Duration::from_hours(1);
 /// How long a claim of the log waits for a process that is just ending.
 pub(crate) const CLAIM_WAIT: Duration = Duration::from_secs(3);
 /// Time between two attempts while it waits.

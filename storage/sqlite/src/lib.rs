@@ -14,6 +14,7 @@
 
 mod append;
 mod audit;
+mod backup;
 mod directory;
 mod error;
 mod inflight;
@@ -28,6 +29,7 @@ mod open_error;
 mod outbox;
 mod push_registry;
 mod read;
+mod restoration;
 mod retained;
 mod retention;
 mod session_store;
@@ -39,5 +41,6 @@ mod wakes;
 mod wills;
 mod writer;
 
+pub use backup::BackupError;
 pub use open_error::OpenError;
 pub use store::SqliteStore;

@@ -39,10 +39,15 @@ impl TenantNo {
     }
 }
 
+/// A log has offsets up to 2^44 - 1.
+pub(crate) fn is_within_log(offset: Offset) -> bool {
+    offset.0 <= OFFSET_MAX
+}
+
 impl LogId {
     /// `None` when the tenant's log is full, after 2^44 messages.
     pub(crate) fn new(tenant: TenantNo, offset: Offset) -> Option<Self> {
-        (offset.0 <= OFFSET_MAX).then(|| Self::clamped(tenant, offset))
+        is_within_log(offset).then(|| Self::clamped(tenant, offset))
     }
 
     /// As a bound: an offset beyond the last possible one means the last.

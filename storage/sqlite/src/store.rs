@@ -99,7 +99,7 @@ impl SqliteStore {
     }
 }
 
-fn shared_options(path: &Path) -> SqliteConnectOptions {
+pub(crate) fn shared_options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .foreign_keys(true)
@@ -134,7 +134,7 @@ fn create_private(path: &Path) -> Result<(), OpenError> {
     check_private(path)
 }
 
-fn check_private(path: &Path) -> Result<(), OpenError> {
+pub(crate) fn check_private(path: &Path) -> Result<(), OpenError> {
     let mode =
         File::open(path).and_then(|file| file.metadata()).map_err(OpenError::File)?.permissions().mode();
     if mode & 0o077 != 0 {
