@@ -40,6 +40,8 @@ pub struct Server {
     /// Held open: the watchdog ends the server when it closes.
     pipe: Option<ChildStdin>,
     watchdog: Child,
+    /// Of the server's processes, beside that of this one.
+    environment: Vec<(String, String)>,
 }
 
 /// The system user that runs the server when we are root, which it refuses to run as.
@@ -53,6 +55,18 @@ impl Server {
     /// # Panics
     /// Where PostgreSQL is not installed or does not start: a test cannot go on.
     pub fn start(durability: Durability) -> Self {
+        Self::start_with(durability, "", Vec::new())
+    }
+
+    /// With lines for `postgresql.conf`, and more in the environment of its processes.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub fn start_with(
+        durability: Durability,
+        more_settings: &str,
+        environment: Vec<(String, String)>,
+    ) -> Self {
         let bin = find_binaries();
         let directory = tempfile::Builder::new().prefix("sotto-pg-").tempdir().expect("make a directory");
         let owner = owner_unless_unprivileged();
@@ -74,30 +88,67 @@ impl Server {
         if durability == Durability::None {
             settings.push_str("fsync = off\nfull_page_writes = off\n");
         }
+        // The last of a setting counts.
+        settings.push_str(more_settings);
         fs::OpenOptions::new()
             .append(true)
             .open(data.join("postgresql.conf"))
             .and_then(|mut file| file.write_all(settings.as_bytes()))
             .expect("write the server's settings");
         let mut watchdog = watchdog(&bin, directory.path(), owner);
-        let server = Self { bin, directory, owner, pipe: watchdog.stdin.take(), watchdog };
+        let pipe = watchdog.stdin.take();
+        let server = Self { bin, directory, owner, pipe, watchdog, environment };
         server.resume();
         server
     }
 
     /// Starts the server again after [`Self::stop`].
     pub fn resume(&self) {
-        run(self
-            .pg_ctl("start")
+        let log = self.directory.path().join("log");
+        let mut start = self.pg_ctl("start");
+        start
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .arg("--log")
-            .arg(self.directory.path().join("log"))
+            .arg(&log)
+            .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null()));
+            .stderr(Stdio::null());
+        let started = start.status().expect("start a PostgreSQL program").success();
+        assert!(started, "the server did not start: {}", fs::read_to_string(log).unwrap_or_default());
     }
 
     /// As a crash or a failover looks to clients: connections break, nothing is said.
     pub fn stop(&self) {
         run(self.pg_ctl("stop").args(["--mode", "immediate"]));
+    }
+
+    /// In order: clients are sent away, what is in memory is written.
+    pub fn stop_orderly(&self) {
+        run(self.pg_ctl("stop").args(["--mode", "fast"]));
+    }
+
+    /// SIGKILL, for every process of the server: as a machine looks from outside that was cut off.
+    pub fn kill(&self) {
+        let pid_file = self.directory.path().join("data/postmaster.pid");
+        let pids = fs::read_to_string(&pid_file).expect("the server runs");
+        let postmaster = pids.lines().next().expect("its process id").trim().to_owned();
+        let mut processes = children_of(&postmaster);
+        // First, so that it starts no more of them.
+        processes.insert(0, postmaster);
+        let _ = Command::new("kill").arg("-KILL").args(&processes).stderr(Stdio::null()).status();
+        // While one of them is there, the server does not start again.
+        while processes.iter().any(|process| is_running(process)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // A process that nobody waits for keeps its id, and a server will not start beside that.
+        for left in [pid_file, self.directory.path().join(".s.PGSQL.5432.lock")] {
+            fs::remove_file(left).expect("remove what the server left");
+        }
+    }
+
+    /// Where it keeps its data and its socket.
+    pub fn folder(&self) -> &Path {
+        self.directory.path()
     }
 
     /// The URL of one of its databases.
@@ -224,6 +275,25 @@ fn find_binaries() -> PathBuf {
         .chain(installed)
         .find(|bin| ["initdb", "pg_ctl", "pg_dump"].iter().all(|program| bin.join(program).is_file()))
         .expect("PostgreSQL's initdb, pg_ctl and pg_dump, on the PATH or in /usr/lib/postgresql")
+}
+
+fn children_of(parent: &str) -> Vec<String> {
+    let processes = fs::read_dir("/proc").expect("read /proc");
+    processes
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|process| status_of(process).is_some_and(|(_, of)| of == parent))
+        .collect()
+}
+
+fn is_running(process: &str) -> bool {
+    status_of(process).is_some_and(|(state, _)| state != "Z")
+}
+
+/// State and parent, from `pid (name) state parent …`.
+fn status_of(process: &str) -> Option<(String, String)> {
+    let status = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let mut fields = status.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
 }
 
 fn owner_unless_unprivileged() -> Option<Owner> {

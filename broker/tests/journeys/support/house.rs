@@ -25,6 +25,8 @@ pub(crate) struct House {
     wss: u16,
     private: u16,
     config: String,
+    /// Of its processes, beside that of the test.
+    pub(crate) environment: Vec<(String, String)>,
     process: Option<Process>,
     /// Of every process that served here.
     outputs: Vec<Output>,
@@ -51,6 +53,7 @@ impl House {
             wss: free_port(),
             private: free_port(),
             config: config.to_owned(),
+            environment: Vec::new(),
             process: None,
             outputs: Vec::new(),
         }
@@ -69,7 +72,7 @@ impl House {
         for (flag, port) in [("--mqtts", self.mqtts), ("--wss", self.wss), ("--private", self.private)] {
             arguments.extend([flag.to_owned(), format!("127.0.0.1:{port}")]);
         }
-        let process = Process::start(&arguments, self.folder.path(), "}\n").await;
+        let process = Process::start_in(&self.environment, &arguments, self.folder.path(), "}\n").await;
         let started: Value = serde_json::from_str(&process.stdout.text()).expect("a line of JSON");
         assert_eq!(started["mqtts"], self.mqtts().to_string());
         assert_eq!(started["wss"], self.wss().to_string());

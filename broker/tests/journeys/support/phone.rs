@@ -504,7 +504,7 @@ impl Message {
 }
 
 impl Heard {
-    fn of(packet: &Packet<'_>) -> Self {
+    pub(crate) fn of(packet: &Packet<'_>) -> Self {
         match packet {
             Packet::ConnAck(connack) if connack.properties.authentication_method().is_some() => {
                 let (method, data) = authentication(connack.properties);

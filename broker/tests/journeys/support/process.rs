@@ -38,7 +38,17 @@ impl Output {
 impl Process {
     /// Returns once it has printed `sign`, which it does when it serves.
     pub(crate) async fn start(arguments: &[String], folder: &Path, sign: &str) -> Self {
-        let mut process = Self::spawn(arguments, folder);
+        Self::start_in(&[], arguments, folder, sign).await
+    }
+
+    /// The same, with more in its environment.
+    pub(crate) async fn start_in(
+        environment: &[(String, String)],
+        arguments: &[String],
+        folder: &Path,
+        sign: &str,
+    ) -> Self {
+        let mut process = Self::spawn_in(environment, arguments, folder);
         until("the broker serves", async || {
             let ended = process.child.try_wait().expect("look at the broker");
             assert!(ended.is_none(), "the broker did not start: {}", process.stderr.text());
@@ -50,8 +60,13 @@ impl Process {
 
     /// Whether or not it comes to serve.
     pub(crate) fn spawn(arguments: &[String], folder: &Path) -> Self {
+        Self::spawn_in(&[], arguments, folder)
+    }
+
+    fn spawn_in(environment: &[(String, String)], arguments: &[String], folder: &Path) -> Self {
         let mut child = sotto()
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .current_dir(folder)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
