@@ -147,6 +147,7 @@ fn again(message: &Append) -> Append {
         expires_at: None,
         wakes: true,
         exactly_once: None,
+        publication: None,
         will: None,
     }
 }

@@ -101,6 +101,7 @@ async fn fill(fixture: &Fixture, messages: usize) {
                     expires_at: None,
                     wakes: false,
                     exactly_once: None,
+                    publication: None,
                     will: None,
                 }
             })

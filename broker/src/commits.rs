@@ -8,11 +8,13 @@ use sotto_model::{MessageId, PacketId, QoS, UnixMillis};
 use sotto_mqtt::reason::ReasonCode;
 use sotto_storage::StoreError;
 use sotto_storage::committer::{CommitSink, Committed};
+use sotto_storage::message_log::Placed;
 use sotto_storage::tail::Tail;
 use sotto_wakeup::Signal;
 use tokio::sync::oneshot;
 
 use crate::connection_id::ConnectionId;
+use crate::metrics::repeated;
 use crate::record::{Commit, Message, Record};
 use crate::router::Router;
 use crate::session_entry::SessionEntry;
@@ -71,13 +73,30 @@ impl Commits {
     }
 }
 
+impl Commits {
+    /// Its publisher had it committed before, and has not heard of it. Whoever was to get it has it in the log.
+    fn answer_again(&self, item: Pending) {
+        repeated();
+        if let Some(Publisher { entry, connection, packet_id }) = item.publisher {
+            entry.decide(connection, packet_id, ReasonCode::Success);
+        }
+        if let Some(will) = item.will {
+            self.wills.committed(will);
+        }
+    }
+}
+
 impl CommitSink for Commits {
     type Item = Pending;
 
     fn committed(&self, committed_at: UnixMillis, messages: Vec<Committed<Pending>>) {
         let mut last = Vec::new();
         let mut wakes = false;
-        for Committed { offset, append, item } in messages {
+        for Committed { placed, append, item } in messages {
+            let Placed::Now(offset) = placed else {
+                self.answer_again(item);
+                continue;
+            };
             let tenant = item.message.tenant;
             let commit = Commit { offset, at: committed_at, told: item.told };
             let record = Record::committed(item.message, commit);

@@ -93,6 +93,11 @@ pub(crate) fn disconnect(reason: &'static str) {
     counter!("sotto_disconnects_total", "reason" => reason).increment(1);
 }
 
+/// A publisher sent again what it had committed under the same id.
+pub(crate) fn repeated() {
+    counter!("sotto_messages_repeated_total").increment(1);
+}
+
 pub(crate) fn read_from(source: &'static str) {
     counter!("sotto_reads_total", "source" => source).increment(1);
 }
@@ -107,6 +112,10 @@ fn describe() {
     describe_counter!(
         "sotto_messages_dropped_total",
         "Messages that did not reach a live session, by cause."
+    );
+    describe_counter!(
+        "sotto_messages_repeated_total",
+        "PUBLISH packets not stored because their sotto-id had been committed."
     );
     describe_gauge!("sotto_sessions", "Sessions that this node knows, connected or not.");
     describe_gauge!("sotto_subscriptions", "Subscriptions of the sessions that this node knows.");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sotto_auth::{Denied, PublishPermit};
 use sotto_keyring::{KeyRequest, SealError, Sealed};
 use sotto_model::{
-    Clock, MessageId, PacketId, Principal, QoS, TopicName, TopicPolicy, TopicScope, UnixMillis,
+    Clock, MessageId, PacketId, Principal, PublicationId, QoS, TopicName, TopicPolicy, TopicScope, UnixMillis,
 };
 use sotto_mqtt::codec::properties::PropertyBuf;
 use sotto_mqtt::codec::property::PropertyId;
@@ -32,6 +32,8 @@ pub(crate) struct Publication {
     message: Message,
     /// Of a QoS 1 or 2 PUBLISH, which is answered.
     packet_id: Option<PacketId>,
+    /// The publisher's name for it.
+    id: Option<PublicationId>,
     /// Dropped once it is committed, or will not be.
     settled: Option<oneshot::Sender<()>>,
     /// The kept will that it is.
@@ -64,7 +66,7 @@ impl Publication {
         topic: TopicName,
         entry: &SessionEntry,
         now: UnixMillis,
-    ) -> Self {
+    ) -> Result<Self, ReasonCode> {
         let mut forwarded = PropertyBuf::new();
         forwarded.extend_filtered(publish.properties, is_forwarded);
         let expires_at = publish.properties.message_expiry_interval().map(|seconds| expiry(now, seconds));
@@ -80,7 +82,12 @@ impl Publication {
             payload: publish.payload.into(),
             publisher: entry.tag,
         };
-        Self { message, packet_id: publish.packet_id, settled: None, will: None }
+        let id = match publish.qos {
+            // It is not stored, so there is nothing that it could be compared with.
+            QoS::AtMostOnce => None,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => publication_id(publish)?,
+        };
+        Ok(Self { message, packet_id: publish.packet_id, id, settled: None, will: None })
     }
 
     /// `kept`: under which it is kept in the store. Fails where the topic cannot be a topic name here.
@@ -103,7 +110,7 @@ impl Publication {
             payload: will.payload,
             publisher: entry.tag,
         };
-        Ok(Self { message, packet_id: None, settled: None, will: kept })
+        Ok(Self { message, packet_id: None, id: None, settled: None, will: kept })
     }
 
     /// A will that was kept in the store.
@@ -114,7 +121,8 @@ impl Publication {
         now: UnixMillis,
     ) -> Self {
         let expires_at = message_expiry_seconds.map(|seconds| expiry(now, seconds));
-        Self { message: Message { expires_at, ..message }, packet_id: None, settled: None, will: Some(kept) }
+        let message = Message { expires_at, ..message };
+        Self { message, packet_id: None, id: None, settled: None, will: Some(kept) }
     }
 
     pub(crate) fn into_message(self) -> Message {
@@ -152,25 +160,26 @@ impl Services {
         after_uncommitted: bool,
     ) -> Published {
         let principal = &entry.principal;
-        let Publication { message, packet_id, settled, will } = publication;
+        let Publication { message, packet_id, id, settled, will } = publication;
         let Ok(permit) = self.policy.permit_publish(principal, &message.topic) else {
             return Published::Denied;
         };
         let guarded = principal.topics == TopicPolicy::Membership;
         let scope = if guarded { message.topic.scope() } else { TopicScope::Other };
-        if !self.is_stored(scope, &message, after_uncommitted) {
+        // What is named is stored: only so can it be known when it comes again.
+        if id.is_none() && !self.is_stored(scope, &message, after_uncommitted) {
             let qos = message.qos;
             let subscribed = self.router.fan_out(&Record::unlogged(message));
             return Published::Decided(delivered(qos, subscribed));
         }
         let Some(reservation) = self.committer.try_reserve(message.bytes()) else {
-            let publication = Box::new(Publication { message, packet_id, settled, will });
+            let publication = Box::new(Publication { message, packet_id, id, settled, will });
             return Published::Stalled(publication, Stall::Budget);
         };
         let sealed = match self.seal(permit, &message) {
             Ok(sealed) => sealed,
             Err((_, SealError::KeyCold(request))) => {
-                let publication = Box::new(Publication { message, packet_id, settled, will });
+                let publication = Box::new(Publication { message, packet_id, id, settled, will });
                 return Published::Stalled(publication, Stall::Key(request));
             }
             Err((_, error)) => {
@@ -192,6 +201,7 @@ impl Services {
             expires_at: message.expires_at,
             wakes: message.qos != QoS::AtMostOnce && scope != TopicScope::Other,
             exactly_once,
+            publication: id,
             will,
         };
         let publisher = packet_id.map(|packet_id| Publisher { entry: entry.clone(), connection, packet_id });
@@ -262,6 +272,15 @@ impl Services {
             }
         }
     }
+}
+
+/// User property by which a publisher names its message.
+const PUBLICATION_ID: &str = "sotto-id";
+
+/// A name that is none is refused: its publisher would rely on it.
+fn publication_id(publish: &Publish<'_>) -> Result<Option<PublicationId>, ReasonCode> {
+    let named = publish.properties.user_properties().find(|(name, _)| *name == PUBLICATION_ID);
+    named.map(|(_, id)| id.parse().map_err(|_| ReasonCode::ImplementationSpecificError)).transpose()
 }
 
 fn expiry(now: UnixMillis, seconds: u32) -> UnixMillis {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics::gauge;
 use sotto_model::Clock;
+use sotto_model::limits::PUBLICATION_ID_WINDOW;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::flush_hot;
@@ -20,6 +21,9 @@ const FULL_EVERY_ROUNDS: u64 = 2;
 const EXPIRY_EVERY_ROUNDS: u64 = 10;
 /// Sessions expired in one look, and retained messages.
 const EXPIRED_PER_LOOK_MAX: usize = 1000;
+/// Publication ids forgotten in one transaction, and transactions in one look.
+const FORGOTTEN_PER_STEP_MAX: usize = 1000;
+const FORGETTING_STEPS_PER_LOOK_MAX: usize = 50;
 
 pub(crate) async fn sweep(services: Arc<Services>, stop: CancellationToken) {
     let mut rounds = tokio::time::interval(ROUND);
@@ -73,6 +77,17 @@ async fn expire(services: &Services) {
     }
     // What is left is not sent to anybody meanwhile.
     let _ = services.store.expire_retained(services.clock.unix_now(), EXPIRED_PER_LOOK_MAX).await;
+    forget_publications(services).await;
+}
+
+async fn forget_publications(services: &Services) {
+    let before = services.clock.unix_now().saturating_sub(PUBLICATION_ID_WINDOW);
+    for _ in 0..FORGETTING_STEPS_PER_LOOK_MAX {
+        let forgotten = services.store.forget_publications(before, FORGOTTEN_PER_STEP_MAX).await;
+        if !matches!(forgotten, Ok(FORGOTTEN_PER_STEP_MAX)) {
+            return;
+        }
+    }
 }
 
 fn count(number: usize) -> f64 {

@@ -47,6 +47,9 @@ opaque_id! {
     ConversationId,
     /// Drawn when a message is accepted; names it wherever it is stored.
     MessageId,
+    /// Given to a message by its publisher (user property `sotto-id`): what is published again under it is the
+    /// same message.
+    PublicationId,
     /// One access rule of a tenant.
     AclRuleId,
 }

@@ -20,7 +20,9 @@ pub use acl_filter::{AclFilter, AclFilterError, Reach};
 pub use backoff::Backoff;
 pub use client_limits::{ClientLimits, LimitOutOfRange};
 pub use clock::{Clock, UnixMillis};
-pub use ids::{AclRuleId, ClientId, ConversationId, DeviceId, MessageId, SessionId, TenantId, UserId};
+pub use ids::{
+    AclRuleId, ClientId, ConversationId, DeviceId, MessageId, PublicationId, SessionId, TenantId, UserId,
+};
 pub use offset::{Cursor, Generation, Offset, PacketId};
 pub use principal::{Principal, TopicPolicy};
 pub use qos::QoS;

@@ -3,6 +3,8 @@
 //! The constants hold for every node. [`ClientLimits`](crate::ClientLimits) is what one node allows its
 //! clients within them.
 
+use std::time::Duration;
+
 /// Longest Client Identifier accepted, bytes of UTF-8.
 pub const CLIENT_ID_BYTES_MAX: usize = 256;
 /// Longest topic name or filter, bytes of UTF-8.
@@ -49,6 +51,9 @@ pub const SHARE_PENDING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// for.
 pub const SHARE_LOANS_WAITING_MAX: usize = 64;
 
+/// How long a publication id is remembered at least: as long as a phone that was offline may publish again what
+/// it has not heard of.
+pub const PUBLICATION_ID_WINDOW: Duration = Duration::from_hours(72);
 /// Messages in one commit.
 pub const BATCH_RECORDS_MAX: usize = 1024;
 /// Sealed bytes in one commit.

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sotto_model::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, COMMIT_QUEUE_BYTES_MAX, PACKET_BYTES_MAX};
-use sotto_model::{Backoff, Clock, Offset, UnixMillis};
+use sotto_model::{Backoff, Clock, UnixMillis};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -24,7 +24,7 @@ use crate::batch::BatchBound;
 use crate::budget::{Budget, Reservation};
 use crate::error::StoreError;
 use crate::group_commit::{Closed, GroupReceiver, GroupSender, group_commit};
-use crate::message_log::{Append, Batch, MessageLog};
+use crate::message_log::{Append, Batch, MessageLog, Placed};
 
 /// Between two attempts at the same batch.
 const RETRY: Backoff = Backoff { base: Duration::from_millis(50), cap: Duration::from_secs(2) };
@@ -41,7 +41,7 @@ pub trait CommitSink: Send + Sync + 'static {
     /// What travels beside the message: whom to acknowledge, what to hand to live sessions.
     type Item: Send + 'static;
 
-    /// These are durable, in the order of the log.
+    /// These are durable, in the order of the log but for those that had been before.
     fn committed(&self, committed_at: UnixMillis, messages: Vec<Committed<Self::Item>>);
 
     /// The store will not take this one; nothing of it is stored.
@@ -53,7 +53,7 @@ pub trait CommitSink: Send + Sync + 'static {
 
 /// A message that is durable.
 pub struct Committed<I> {
-    pub offset: Offset,
+    pub placed: Placed,
     pub append: Append,
     pub item: I,
 }
@@ -166,7 +166,7 @@ struct Part<I> {
 
 /// How an attempt that is not repeated ended.
 enum AppendEnd {
-    Committed(Vec<Offset>),
+    Committed(Vec<Placed>),
     Refused(StoreError),
     Abandoned,
 }
@@ -196,9 +196,9 @@ impl<S: CommitSink> Writer<S> {
             let end = self.append(&batch).await;
             let part = Part { appends: batch.appends, items: part.items };
             match end {
-                AppendEnd::Committed(offsets) => {
+                AppendEnd::Committed(placed) => {
                     self.next_batch += 1;
-                    self.sink.committed(committed_at, part.committed(offsets));
+                    self.sink.committed(committed_at, part.committed(placed));
                 }
                 AppendEnd::Refused(error) => match part.halves() {
                     // The first half is appended first: what is last on the stack.
@@ -224,16 +224,16 @@ impl<S: CommitSink> Writer<S> {
                 () = self.abandon.cancelled() => return AppendEnd::Abandoned,
             };
             match appended {
-                Ok(offsets) => {
-                    assert_eq!(offsets.len(), batch.appends.len(), "a store returns one offset a message");
+                Ok(placed) => {
+                    assert_eq!(placed.len(), batch.appends.len(), "a store returns one place a message");
                     self.health.set(true);
                     if failures > 0 {
                         tracing::info!(failures, "the store takes commits again");
                     }
-                    metrics::histogram!("sotto_commit_batch_records").record(as_f64(offsets.len()));
+                    metrics::histogram!("sotto_commit_batch_records").record(as_f64(placed.len()));
                     let took = self.clock.now().saturating_duration_since(started);
                     metrics::histogram!("sotto_commit_seconds").record(took);
-                    return AppendEnd::Committed(offsets);
+                    return AppendEnd::Committed(placed);
                 }
                 Err(error) if error.is_transient() => {
                     self.health.set(false);
@@ -273,12 +273,12 @@ impl<I> Part<I> {
     }
 
     /// Gives the reservations back: from here on the sink's own bounds hold.
-    fn committed(self, offsets: Vec<Offset>) -> Vec<Committed<I>> {
-        offsets
+    fn committed(self, placed: Vec<Placed>) -> Vec<Committed<I>> {
+        placed
             .into_iter()
             .zip(self.appends)
             .zip(self.items)
-            .map(|((offset, append), (item, _))| Committed { offset, append, item })
+            .map(|((placed, append), (item, _))| Committed { placed, append, item })
             .collect()
     }
 }

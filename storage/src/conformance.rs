@@ -21,6 +21,7 @@ pub mod fixture;
 pub mod key_store;
 pub mod message_log;
 pub mod outbox;
+pub mod publications;
 pub mod push_registry;
 pub mod retained;
 pub mod retention;
@@ -55,6 +56,16 @@ macro_rules! conformance_tests {
             messages_are_got_by_offset
             an_exactly_once_packet_id_is_committed_with_its_message
             an_exactly_once_packet_id_of_a_session_that_is_gone_is_no_error
+        );
+        $crate::conformance_group!($fresh, publications,
+            what_is_published_again_is_not_stored_again
+            what_is_twice_in_one_batch_is_stored_once
+            a_repeated_batch_tells_what_it_stored_from_what_had_been
+            a_name_is_its_sender_s_own
+            what_is_published_again_changes_nothing_retained
+            the_packet_id_of_what_is_published_again_is_remembered
+            names_are_forgotten_in_bounded_steps
+            a_full_batch_leaves_out_what_is_known
         );
         $crate::conformance_group!($fresh, retained,
             the_last_retained_message_of_a_topic_stands

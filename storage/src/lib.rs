@@ -12,6 +12,7 @@ pub mod error;
 pub mod group_commit;
 pub mod message_log;
 pub mod outbox;
+pub mod publication_key;
 pub mod push_registry;
 pub mod restoration;
 pub mod retention;

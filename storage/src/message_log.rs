@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sotto_keyring::Sealed;
 use sotto_model::{
-    MessageId, Offset, PacketId, QoS, SessionId, TenantId, TopicFilter, TopicName, UnixMillis, UserId,
+    MessageId, Offset, PacketId, PublicationId, QoS, SessionId, TenantId, TopicFilter, TopicName, UnixMillis,
+    UserId,
 };
 
 use crate::error::StoreError;
@@ -23,6 +24,8 @@ pub struct Append {
     /// until its PUBREL, so that the message is committed once. [MQTT-4.3.3-10] A session that has ended in
     /// the meantime remembers nothing; the message is committed all the same.
     pub exactly_once: Option<(SessionId, PacketId)>,
+    /// Its sender's name for it. What the sender had committed under the same one is not committed again.
+    pub publication: Option<PublicationId>,
     /// The kept will that is published with it, and gone in the same transaction.
     pub will: Option<MessageId>,
 }
@@ -44,6 +47,23 @@ pub struct Batch {
     /// At most `BATCH_RECORDS_MAX`.
     pub appends: Vec<Append>,
     pub committed_at: UnixMillis,
+}
+
+/// Where a message of a batch is, in its tenant's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    Now(Offset),
+    /// It had been committed there before, under the same publication id: nothing of it is stored again, but
+    /// for the packet id of a QoS 2 PUBLISH.
+    Before(Offset),
+}
+
+impl Placed {
+    pub fn offset(self) -> Offset {
+        match self {
+            Self::Now(offset) | Self::Before(offset) => offset,
+        }
+    }
 }
 
 /// A message as the store gives it back: still sealed.
@@ -102,9 +122,9 @@ pub trait MessageLog: Send + Sync {
     async fn claim_writer(&self) -> Result<u64, StoreError>;
 
     /// Commits the batch in one transaction, with its outbox rows and its changes to retained messages,
-    /// and returns the offsets in the batch's order. A tenant that does not exist is `Refused`; a number
+    /// and returns where each is, in the batch's order. A tenant that does not exist is `Refused`; a number
     /// before the last, or the last with another count of messages, is `Inconsistent`.
-    async fn append(&self, batch: &Batch) -> Result<Vec<Offset>, StoreError>;
+    async fn append(&self, batch: &Batch) -> Result<Vec<Placed>, StoreError>;
 
     /// The last offset of every tenant.
     async fn heads(&self) -> Result<Vec<(TenantId, Offset)>, StoreError>;
@@ -136,6 +156,9 @@ pub trait MessageLog: Send + Sync {
 
     /// Deletes at most `limit` retained messages that expired at or before `now`, and says how many.
     async fn expire_retained(&self, now: UnixMillis, limit: usize) -> Result<usize, StoreError>;
+
+    /// Forgets at most `limit` publication ids of messages committed before `before`, and says how many.
+    async fn forget_publications(&self, before: UnixMillis, limit: usize) -> Result<usize, StoreError>;
 
     /// Answers when the database can be asked.
     async fn ping(&self) -> Result<(), StoreError>;

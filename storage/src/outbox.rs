@@ -1,8 +1,8 @@
 //! From a committed message to the devices that sleep.
 //!
 //! ```text
-//! outbox   one row a message, committed with it; deleted by the relay in the transaction that makes
-//!          the wakeups due
+//! outbox   a row for a message, or for several of one commit, committed with them; deleted by the relay in
+//!          the transaction that makes the wakeups due
 //! wake     one row a sleeping device: Due → (claimed under a lease) → Sent, until the device returns
 //! ```
 
@@ -16,9 +16,12 @@ use crate::push_registry::Platform;
 /// What one turn of the relay did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Relayed {
-    pub outbox_rows: u64,
+    /// Those of the outbox rows that it took.
+    pub messages: u64,
     /// Devices for which a wakeup became due; those that have one already are not counted.
     pub wakeups: u64,
+    /// It took as many rows as it may: there may be more.
+    pub full: bool,
 }
 
 /// A wakeup that this process may deliver until its lease ends.
@@ -52,7 +55,8 @@ pub enum Settlement {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OutboxLag {
-    pub outbox_rows: u64,
+    /// Messages in outbox rows.
+    pub messages: u64,
     /// Commit time of the oldest outbox row.
     pub oldest: Option<UnixMillis>,
     pub wakeups_due: u64,

@@ -32,7 +32,7 @@ impl CommitSink for Record {
     type Item = u128;
 
     fn committed(&self, _: UnixMillis, messages: Vec<Committed<u128>>) {
-        let messages = messages.into_iter().map(|message| (message.item, message.offset.0));
+        let messages = messages.into_iter().map(|message| (message.item, message.placed.offset().0));
         self.committed.lock().extend(messages);
     }
 

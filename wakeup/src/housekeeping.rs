@@ -36,7 +36,7 @@ impl Housekeeping {
         }
         let lag = self.outbox.lag().await?;
         let oldest = lag.oldest.map(|committed_at| now.since(committed_at)).unwrap_or_default();
-        metrics::gauge!("sotto_outbox_rows").set(as_f64(lag.outbox_rows));
+        metrics::gauge!("sotto_outbox_rows").set(as_f64(lag.messages));
         metrics::gauge!("sotto_outbox_oldest_seconds").set(oldest.as_secs_f64());
         metrics::gauge!("sotto_wakeups_due").set(as_f64(lag.wakeups_due));
         metrics::gauge!("sotto_dead_letters").set(as_f64(lag.dead_letters));

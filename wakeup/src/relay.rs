@@ -52,7 +52,7 @@ impl Relay {
     /// True when there may be more.
     async fn turn(&self) -> Result<bool, StoreError> {
         let relayed = self.outbox.relay(RELAY_ROWS_MAX, self.clock.unix_now()).await?;
-        metrics::counter!("sotto_outbox_relayed_total").increment(relayed.outbox_rows);
-        Ok(relayed.outbox_rows >= RELAY_ROWS_MAX as u64)
+        metrics::counter!("sotto_outbox_relayed_total").increment(relayed.messages);
+        Ok(relayed.full)
     }
 }

@@ -15,9 +15,9 @@ impl Live {
     pub(super) fn publish(&mut self, publish: &Publish<'_>, out: &mut Vec<u8>) -> Result<(), Farewell> {
         message_in(publish.qos);
         let now = self.services.clock.unix_now();
-        match self.services.topic_name(self.session.topic(publish)) {
-            Ok(topic) => {
-                let mut publication = Publication::of_publish(publish, topic, &self.owned.entry, now);
+        let topic = self.services.topic_name(self.session.topic(publish));
+        match topic.and_then(|topic| Publication::of_publish(publish, topic, &self.owned.entry, now)) {
+            Ok(mut publication) => {
                 // Messages are committed in order: the last stands for those before it.
                 if publish.retain || publish.packet_id.is_none() && self.is_committing() {
                     self.committing = Some(publication.settling());

@@ -4,6 +4,7 @@ use sotto_model::QoS;
 use sotto_mqtt::codec::properties::Property;
 use sotto_mqtt::packet::{Packet, Version};
 use sotto_mqtt::reason::ReasonCode;
+use uuid::Uuid;
 
 use crate::support::database::Kind;
 use crate::support::house::House;
@@ -15,6 +16,7 @@ on_both_stores!(
     what_was_not_acknowledged_is_sent_again_with_dup_and_its_packet_id,
     a_message_received_exactly_once_is_stored_once_across_a_kill,
     a_message_that_comes_again_because_of_a_kill_is_known_by_its_offset,
+    what_is_published_again_under_its_id_arrives_once,
 );
 
 const VERSIONS: [Version; 2] = [Version::V3, Version::V5];
@@ -136,6 +138,32 @@ async fn a_message_that_comes_again_because_of_a_kill_is_known_by_its_offset(kin
     }
     assert_eq!(next.text(), "another");
     assert_ne!(next.user_property("sotto-offset"), once.user_property("sotto-offset"));
+}
+
+async fn what_is_published_again_under_its_id_arrives_once(kind: Kind) {
+    let mut house = House::open(kind).await;
+    let topic = house.topic();
+    let phone = Login::of(&house, "bob", "phone").lasting();
+    phone.connect(&house).await.subscribe(&topic, QoS::AtLeastOnce).await;
+    let id = Uuid::from_u128(7).to_string();
+    let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        alice.publish_named(&topic, b"once", qos, &id).await;
+    }
+    // Another user's message of the same name is another message.
+    let mut carol = Login::of(&house, "carol", "phone").connect(&house).await;
+    carol.publish_named(&topic, b"hers", QoS::AtLeastOnce, &id).await;
+    house.kill_and_start().await;
+    // Another device of the same user, without a session.
+    let mut alice = Login::of(&house, "alice", "tablet").connect(&house).await;
+    alice.publish_named(&topic, b"once", QoS::AtLeastOnce, &id).await;
+    alice.publish(&topic, b"the last", QoS::AtLeastOnce).await;
+    let mut bob = phone.connect(&house).await;
+    assert_eq!(bob.receive_payloads(3).await, ["once", "hers", "the last"]);
+
+    let refused = alice.send_named(&topic, b"x", QoS::AtLeastOnce, "no uuid").await;
+    assert_eq!(alice.answer(refused).await, ReasonCode::ImplementationSpecificError);
+    assert_eq!(house.metrics().await.count("sotto_messages_repeated_total"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

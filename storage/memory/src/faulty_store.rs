@@ -17,7 +17,9 @@ use sotto_storage::audit::{AuditEvent, AuditLog};
 use sotto_storage::directory::{
     Conversation, Directory, DirectoryError, DirectorySnapshot, StoredPassword, Tenant, TenantAclRule, User,
 };
-use sotto_storage::message_log::{Batch, MessageLog, Page, PageLimit, RetainedPage, Selector, StoredMessage};
+use sotto_storage::message_log::{
+    Batch, MessageLog, Page, PageLimit, Placed, RetainedPage, Selector, StoredMessage,
+};
 use sotto_storage::outbox::{ClaimedWakeup, DeadLetter, Outbox, OutboxLag, Relayed, Settlement};
 use sotto_storage::push_registry::{PushRegistration, PushRegistry};
 use sotto_storage::retention::{Retention, RetentionLimits, RetentionPolicy, TenantRetention, Trimmed};
@@ -115,7 +117,7 @@ impl MessageLog for FaultyStore {
         self.call("claim writer", self.inner.claim_writer(), std::convert::identity).await
     }
 
-    async fn append(&self, batch: &Batch) -> Result<Vec<Offset>, StoreError> {
+    async fn append(&self, batch: &Batch) -> Result<Vec<Placed>, StoreError> {
         if self.refuses(batch) {
             return Err(StoreError::Refused { operation: "append", code: "refused topic".to_owned() });
         }
@@ -156,6 +158,11 @@ impl MessageLog for FaultyStore {
 
     async fn expire_retained(&self, now: UnixMillis, limit: usize) -> Result<usize, StoreError> {
         self.call("expire retained", self.inner.expire_retained(now, limit), std::convert::identity).await
+    }
+
+    async fn forget_publications(&self, before: UnixMillis, limit: usize) -> Result<usize, StoreError> {
+        let forget = self.inner.forget_publications(before, limit);
+        self.call("forget publications", forget, std::convert::identity).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

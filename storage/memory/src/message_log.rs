@@ -7,8 +7,9 @@ use sotto_model::limits::BATCH_RECORDS_MAX;
 use sotto_model::{MessageId, Offset, TenantId, TopicFilter, TopicName, UnixMillis};
 use sotto_storage::StoreError;
 use sotto_storage::message_log::{
-    Append, Batch, MessageLog, Page, PageLimit, RetainChange, RetainedPage, Selector, StoredMessage,
+    Append, Batch, MessageLog, Page, PageLimit, Placed, RetainChange, RetainedPage, Selector, StoredMessage,
 };
+use sotto_storage::publication_key::PublicationKey;
 
 use crate::state::{MessageRow, State};
 use crate::store::MemoryStore;
@@ -24,7 +25,7 @@ impl MessageLog for MemoryStore {
         Ok(self.lock().last_batch.0)
     }
 
-    async fn append(&self, batch: &Batch) -> Result<Vec<Offset>, StoreError> {
+    async fn append(&self, batch: &Batch) -> Result<Vec<Placed>, StoreError> {
         append(&mut self.lock(), batch)
     }
 
@@ -79,20 +80,32 @@ impl MessageLog for MemoryStore {
         Ok(expired.len())
     }
 
+    async fn forget_publications(&self, before: UnixMillis, limit: usize) -> Result<usize, StoreError> {
+        let publications = &mut self.lock().publications;
+        let forgotten: Vec<PublicationKey> = publications
+            .iter()
+            .filter(|(_, (_, committed_at))| *committed_at < before)
+            .map(|(key, _)| *key)
+            .take(limit)
+            .collect();
+        publications.retain(|key, _| !forgotten.contains(key));
+        Ok(forgotten.len())
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(())
     }
 }
 
 /// Everything that may be refused is asked before anything is changed.
-fn append(state: &mut State, batch: &Batch) -> Result<Vec<Offset>, StoreError> {
+fn append(state: &mut State, batch: &Batch) -> Result<Vec<Placed>, StoreError> {
     let refused = |code: &str| StoreError::Refused { operation: "append", code: code.to_owned() };
     if batch.appends.len() > BATCH_RECORDS_MAX {
         return Err(refused("batch is too large"));
     }
-    let (last, offsets) = &state.last_batch;
-    if batch.number == *last && offsets.len() == batch.appends.len() {
-        return Ok(offsets.clone());
+    let (last, placed) = &state.last_batch;
+    if batch.number == *last && placed.len() == batch.appends.len() {
+        return Ok(placed.clone());
     }
     if batch.number <= *last {
         return Err(StoreError::Inconsistent("batch number was given to another batch"));
@@ -100,13 +113,33 @@ fn append(state: &mut State, batch: &Batch) -> Result<Vec<Offset>, StoreError> {
     if batch.appends.iter().any(|append| !state.tenants.contains_key(&append.sealed.tenant())) {
         return Err(refused("no such tenant"));
     }
-    let offsets: Vec<Offset> =
+    let placed: Vec<Placed> =
         batch.appends.iter().map(|append| append_one(state, append, batch.committed_at)).collect();
-    state.last_batch = (batch.number, offsets.clone());
-    Ok(offsets)
+    state.last_batch = (batch.number, placed.clone());
+    Ok(placed)
 }
 
-fn append_one(state: &mut State, append: &Append, committed_at: UnixMillis) -> Offset {
+fn append_one(state: &mut State, append: &Append, committed_at: UnixMillis) -> Placed {
+    // A session that has ended in the meantime has nothing to remember.
+    if let Some((session, packet_id)) = append.exactly_once
+        && let Some(session) = state.sessions.get_mut(&session)
+    {
+        session.exactly_once_received.insert(packet_id);
+    }
+    let published: Vec<MessageId> = append.will.into_iter().collect();
+    wills::remove(state, &published);
+    let Some(key) = PublicationKey::of(append) else {
+        return Placed::Now(store_one(state, append, committed_at));
+    };
+    if let Some((offset, _)) = state.publications.get(&key) {
+        return Placed::Before(*offset);
+    }
+    let offset = store_one(state, append, committed_at);
+    state.publications.insert(key, (offset, committed_at));
+    Placed::Now(offset)
+}
+
+fn store_one(state: &mut State, append: &Append, committed_at: UnixMillis) -> Offset {
     let sealed = &append.sealed;
     let tenant = sealed.tenant();
     let row = state.tenants.get_mut(&tenant).expect("its tenant was looked up");
@@ -133,14 +166,6 @@ fn append_one(state: &mut State, append: &Append, committed_at: UnixMillis) -> O
     if append.wakes {
         state.outbox.push_back((tenant, offset));
     }
-    // A session that has ended in the meantime has nothing to remember.
-    if let Some((session, packet_id)) = append.exactly_once
-        && let Some(session) = state.sessions.get_mut(&session)
-    {
-        session.exactly_once_received.insert(packet_id);
-    }
-    let published: Vec<MessageId> = append.will.into_iter().collect();
-    wills::remove(state, &published);
     offset
 }
 

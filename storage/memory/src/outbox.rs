@@ -17,7 +17,7 @@ impl Outbox for MemoryStore {
         let mut state = self.lock();
         let taken = limit.min(state.outbox.len());
         let rows: Vec<(TenantId, Offset)> = state.outbox.drain(..taken).collect();
-        let mut relayed = Relayed { outbox_rows: count(rows.len()), wakeups: 0 };
+        let mut relayed = Relayed { messages: count(rows.len()), wakeups: 0, full: taken == limit };
         for (tenant, offset) in rows {
             for device in sleepers(&state, tenant, offset, now) {
                 relayed.wakeups += u64::from(make_due(&mut state, tenant, device, now));
@@ -72,7 +72,7 @@ impl Outbox for MemoryStore {
         let state = self.lock();
         let oldest = state.outbox.front().and_then(|key| state.messages.get(key));
         Ok(OutboxLag {
-            outbox_rows: count(state.outbox.len()),
+            messages: count(state.outbox.len()),
             oldest: oldest.map(|row| row.message.committed_at),
             wakeups_due: count(state.wakes.values().filter(|row| !row.sent).count()),
             dead_letters: count(state.dead_letters.len()),

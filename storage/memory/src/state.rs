@@ -9,8 +9,9 @@ use sotto_model::{
 };
 use sotto_storage::audit::AuditEvent;
 use sotto_storage::directory::{Device, Tenant, TenantAclRule, User};
-use sotto_storage::message_log::StoredMessage;
+use sotto_storage::message_log::{Placed, StoredMessage};
 use sotto_storage::outbox::DeadLetter;
+use sotto_storage::publication_key::PublicationKey;
 use sotto_storage::push_registry::PushRegistration;
 use sotto_storage::retention::TenantRetention;
 use sotto_storage::session_store::SessionProgress;
@@ -28,8 +29,10 @@ pub(crate) struct State {
     pub(crate) acl_rules: BTreeMap<TenantId, Vec<TenantAclRule>>,
     pub(crate) revision: u64,
 
-    /// Number and offsets of the last batch.
-    pub(crate) last_batch: (u64, Vec<Offset>),
+    /// Number and places of the last batch.
+    pub(crate) last_batch: (u64, Vec<Placed>),
+    /// Where each is, and since when.
+    pub(crate) publications: BTreeMap<PublicationKey, (Offset, UnixMillis)>,
     pub(crate) messages: BTreeMap<(TenantId, Offset), MessageRow>,
     pub(crate) retained: BTreeMap<(TenantId, TopicName), StoredMessage>,
     pub(crate) outbox: VecDeque<(TenantId, Offset)>,

@@ -4,7 +4,9 @@
 //! session changes, a few that read, a few for the rest; and one, now and then, that deletes. Statements are written for lookups by index and
 //! for few round trips; what they must guarantee is said beside them.
 
+mod append;
 mod audit;
+mod batch_columns;
 mod column;
 mod directory;
 mod fault;

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use sotto_model::{Offset, TenantId, TopicFilter, TopicName, UnixMillis};
 use sotto_storage::StoreError;
-use sotto_storage::message_log::{Batch, MessageLog, Page, PageLimit, RetainedPage, Selector, StoredMessage};
+use sotto_storage::message_log::{
+    Batch, MessageLog, Page, PageLimit, Placed, RetainedPage, Selector, StoredMessage,
+};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
 use uuid::Uuid;
@@ -23,7 +25,7 @@ impl MessageLog for PostgresStore {
         self.writer.claim().await
     }
 
-    async fn append(&self, batch: &Batch) -> Result<Vec<Offset>, StoreError> {
+    async fn append(&self, batch: &Batch) -> Result<Vec<Placed>, StoreError> {
         self.writer.append(batch, &self.topic_ids).await
     }
 
@@ -69,6 +71,12 @@ impl MessageLog for PostgresStore {
     async fn expire_retained(&self, now: UnixMillis, limit: usize) -> Result<usize, StoreError> {
         let mut held = self.sessions.hold("expire retained").await?;
         let result = within(expire_retained(held.connection(), now, limit)).await;
+        held.settle(result)
+    }
+
+    async fn forget_publications(&self, before: UnixMillis, limit: usize) -> Result<usize, StoreError> {
+        let mut held = self.sessions.hold("forget publications").await?;
+        let result = within(forget_publications(held.connection(), before, limit)).await;
         held.settle(result)
     }
 
@@ -369,4 +377,20 @@ async fn expire_retained(
     .execute(connection)
     .await?;
     Ok(usize::try_from(deleted.rows_affected()).expect("at most the limit"))
+}
+
+async fn forget_publications(
+    connection: &mut PgConnection,
+    before: UnixMillis,
+    limit: usize,
+) -> Result<usize, Fault> {
+    let forgotten = sqlx::query(
+        "DELETE FROM publications WHERE publication_key = ANY(ARRAY( \
+             SELECT publication_key FROM publications WHERE committed_at_ms < $1 ORDER BY committed_at_ms LIMIT $2))",
+    )
+    .bind(bigint(before.0))
+    .bind(column::limit(limit))
+    .execute(connection)
+    .await?;
+    Ok(usize::try_from(forgotten.rows_affected()).expect("at most the limit"))
 }

@@ -52,6 +52,8 @@ impl<'s> MigrationSource<'s> for Embedded {
             (4, "wills", include_str!("../migrations/0004_wills.sql")),
             (5, "scram", include_str!("../migrations/0005_scram.sql")),
             (6, "retention", include_str!("../migrations/0006_retention.sql")),
+            (7, "outbox_rows", include_str!("../migrations/0007_outbox_rows.sql")),
+            (8, "publications", include_str!("../migrations/0008_publications.sql")),
         ];
         let migrations = sources
             .into_iter()

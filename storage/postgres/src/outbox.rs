@@ -94,7 +94,7 @@ async fn relay(
 ) -> Result<Relayed, Fault> {
     // Closes whose second step failed are finished here; there are hardly ever any.
     wake_check::finish(connection, now).await?;
-    let (outbox_rows, reached, wakeups): (i64, Option<i64>, i64) = sqlx::query_as(RELAY)
+    let (rows, messages, reached, wakeups): (i64, i64, Option<i64>, i64) = sqlx::query_as(RELAY)
         .bind(scan.start(now))
         .bind(column::limit(limit))
         .bind(bigint(now.0))
@@ -103,7 +103,11 @@ async fn relay(
     if let Some(reached) = reached {
         scan.reached(reached);
     }
-    Ok(Relayed { outbox_rows: column::unsigned(outbox_rows)?, wakeups: column::unsigned(wakeups)? })
+    Ok(Relayed {
+        messages: column::unsigned(messages)?,
+        wakeups: column::unsigned(wakeups)?,
+        full: rows == column::limit(limit),
+    })
 }
 
 /// One statement: the outbox rows go in the transaction that makes the wakeups due, and both see the same
@@ -115,9 +119,11 @@ WITH taken AS (
         SELECT outbox_id FROM outbox WHERE outbox_id > $1 ORDER BY outbox_id LIMIT $2
         FOR UPDATE SKIP LOCKED
     )
-    RETURNING outbox_id, topic_id, log_offset, expires_at_ms, sender_id
+    RETURNING outbox_id, base_offset, ordinals, topic_ids, sender_ids, expiries_ms
 ), last AS (
-    SELECT topic_id, sender_id, max(log_offset) AS log_offset FROM taken
+    SELECT m.topic_id, m.sender_id, max(base_offset + m.ordinal) AS log_offset
+    FROM taken CROSS JOIN UNNEST(ordinals, topic_ids, sender_ids, expiries_ms)
+        AS m (ordinal, topic_id, sender_id, expires_at_ms)
     WHERE expires_at_ms IS NULL OR expires_at_ms > $3
     GROUP BY topic_id, sender_id
 ), sleeping AS (
@@ -148,7 +154,8 @@ WITH taken AS (
     ON CONFLICT (device_id) DO NOTHING
     RETURNING 1
 )
-SELECT (SELECT count(*) FROM taken), (SELECT max(outbox_id) FROM taken), (SELECT count(*) FROM due)
+SELECT count(*), COALESCE(sum(cardinality(ordinals)), 0)::bigint, max(outbox_id), (SELECT count(*) FROM due)
+FROM taken
 ";
 
 async fn claim(
@@ -319,14 +326,15 @@ async fn forget_token(
 }
 
 async fn lag(connection: &mut PgConnection) -> Result<OutboxLag, Fault> {
-    let (outbox_rows, oldest, wakeups_due, dead_letters): (i64, Option<i64>, i64, i64) = sqlx::query_as(
-        "SELECT (SELECT count(*) FROM outbox), (SELECT min(committed_at_ms) FROM outbox), \
+    let (messages, oldest, wakeups_due, dead_letters): (i64, Option<i64>, i64, i64) = sqlx::query_as(
+        "SELECT (SELECT COALESCE(sum(cardinality(ordinals)), 0)::bigint FROM outbox), \
+             (SELECT min(committed_at_ms) FROM outbox), \
              (SELECT count(*) FROM wakes WHERE NOT sent), (SELECT count(*) FROM dead_letters)",
     )
     .fetch_one(connection)
     .await?;
     Ok(OutboxLag {
-        outbox_rows: column::unsigned(outbox_rows)?,
+        messages: column::unsigned(messages)?,
         oldest: oldest.map(column::time).transpose()?,
         wakeups_due: column::unsigned(wakeups_due)?,
         dead_letters: column::unsigned(dead_letters)?,

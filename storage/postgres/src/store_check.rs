@@ -351,9 +351,10 @@ async fn check_sessions(connection: &mut PgConnection, judge: &mut Judge) -> Res
 
 async fn check_outbox(connection: &mut PgConnection, judge: &mut Judge) -> Result<(), Fault> {
     let mut rows = sqlx::query_as::<_, (i64, Option<Uuid>, i64, Option<bool>)>(
-        "SELECT o.outbox_id, t.tenant_id, o.log_offset, m.topic_id = o.topic_id \
-         FROM outbox o LEFT JOIN topics t USING (topic_id) \
-         LEFT JOIN messages m ON m.tenant_id = t.tenant_id AND m.log_offset = o.log_offset",
+        "SELECT o.outbox_id, t.tenant_id, o.base_offset + p.ordinal, m.topic_id = p.topic_id \
+         FROM outbox o CROSS JOIN UNNEST(ordinals, topic_ids) AS p (ordinal, topic_id) \
+         LEFT JOIN topics t USING (topic_id) \
+         LEFT JOIN messages m ON m.tenant_id = t.tenant_id AND m.log_offset = o.base_offset + p.ordinal",
     )
     .fetch(connection);
     while let Some((outbox_id, tenant, offset, fits_message)) = rows.try_next().await? {

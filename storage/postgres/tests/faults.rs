@@ -9,7 +9,7 @@ use sotto_postgres::testing::{Durability, Server, TestDatabase};
 use sotto_postgres::{PostgresOptions, PostgresStore};
 use sotto_storage::conformance::fixture::{GENEROUS, NOW, later, offsets, selector, topic};
 use sotto_storage::conformance::{Fixture, Fresh};
-use sotto_storage::message_log::{Batch, MessageLog};
+use sotto_storage::message_log::{Batch, MessageLog, Placed};
 use sotto_storage::session_store::SessionOp;
 use sotto_storage::{Store, StoreError};
 use sqlx::{Connection, PgConnection};
@@ -37,10 +37,10 @@ async fn batch_of(fixture: &Fixture, names: &[&str]) -> Batch {
 }
 
 /// As the committer does: the same batch, until it is answered.
-async fn append_until_answered(store: &dyn Store, batch: &Batch) -> Vec<Offset> {
+async fn append_until_answered(store: &dyn Store, batch: &Batch) -> Vec<Placed> {
     loop {
         match store.append(batch).await {
-            Ok(offsets) => return offsets,
+            Ok(placed) => return placed,
             Err(error) if error.is_transient() => sleep(Duration::from_millis(2)).await,
             Err(error) => panic!("append: {error}"),
         }
@@ -69,7 +69,7 @@ async fn one_process_at_a_time_holds_the_log() {
         let refused = first.store.append(&next).await;
         assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "no message is to be blamed");
     }
-    assert_eq!(second.append(&next).await.expect("append"), [Offset(2)]);
+    assert_eq!(second.append(&next).await.expect("append"), [Placed::Now(Offset(2))]);
     assert_eq!(first.head(first.lab).await, Offset(2));
 
     // The second has gone too; the first stays out all the same, for it does not know what was written.
@@ -124,7 +124,7 @@ async fn connections_cut_in_the_middle_of_appends_lose_and_double_nothing() {
         let batch = batch_of(&fixture, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
         let at = append_until_answered(&*fixture.store, &batch).await;
         let ids = batch.appends.iter().map(|append| append.sealed.message_id());
-        expected.extend(at.into_iter().zip(ids));
+        expected.extend(at.into_iter().map(Placed::offset).zip(ids));
     }
     done.store(true, Ordering::Relaxed);
     assert!(cutter.await.expect("the cutter ends") > 10, "connections were cut");
@@ -134,7 +134,7 @@ async fn connections_cut_in_the_middle_of_appends_lose_and_double_nothing() {
     let page = store.read(fixture.lab, &[selector("#")], Offset(0), head, GENEROUS).await.expect("read");
     let stored: Vec<_> = page.messages.iter().map(|message| (message.offset, message.message_id)).collect();
     assert_eq!(stored, expected);
-    assert_eq!(fixture.store.lag().await.expect("lag").outbox_rows, expected.len() as u64);
+    assert_eq!(fixture.store.lag().await.expect("lag").messages, expected.len() as u64);
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn a_batch_sent_again_while_the_first_is_still_being_committed_is_committe
     });
     sleep(Duration::from_millis(300)).await;
     lock.rollback().await.expect("unlock");
-    assert_eq!(again.await.expect("it is answered"), [Offset(2), Offset(3), Offset(4)]);
+    assert_eq!(again.await.expect("it is answered"), [2, 3, 4].map(|offset| Placed::Now(Offset(offset))));
     assert_eq!(fixture.head(fixture.lab).await, Offset(4));
     assert_eq!(fixture.read_all(fixture.lab, &[selector("#")], GENEROUS).await.len(), 4);
 }
@@ -180,7 +180,7 @@ async fn a_missing_counter_fails_the_batch_as_a_whole() {
         .expect("delete");
     assert!(matches!(fixture.store.append(&batch).await, Err(StoreError::Refused { .. })));
     assert_eq!(fixture.head(fixture.clinic).await, Offset(0));
-    assert_eq!(fixture.store.lag().await.expect("lag").outbox_rows, 0);
+    assert_eq!(fixture.store.lag().await.expect("lag").messages, 0);
     let ward = [selector("#")];
     let page = fixture.store.read(fixture.clinic, &ward, Offset(0), Offset(9), GENEROUS).await.expect("read");
     assert!(page.messages.is_empty());
@@ -190,7 +190,7 @@ async fn a_missing_counter_fails_the_batch_as_a_whole() {
         .execute(&mut world.admin)
         .await
         .expect("insert");
-    assert_eq!(fixture.store.append(&batch).await.expect("append"), [Offset(1), Offset(1)]);
+    assert_eq!(fixture.store.append(&batch).await.expect("append"), [Placed::Now(Offset(1)); 2]);
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn a_server_that_was_away_is_used_again_when_it_is_back() {
 
     server.resume();
     store.ping().await.expect("ping");
-    assert_eq!(append_until_answered(&**store, &batch).await, [Offset(2)]);
+    assert_eq!(append_until_answered(&**store, &batch).await, [Placed::Now(Offset(2))]);
     fixture.close(session, Offset(0)).await;
     assert_eq!(
         offsets(&fixture.read_all(fixture.lab, &[selector("#")], GENEROUS).await),
@@ -236,7 +236,7 @@ async fn no_wakeup_is_lost_between_a_close_and_the_relay() {
         let publish = async {
             append_until_answered(&*fixture.store, &batch).await;
             // Until the outbox is empty; a row may be held by the other turn.
-            while sotto_storage::outbox::Outbox::lag(&relay).await.expect("lag").outbox_rows > 0 {
+            while sotto_storage::outbox::Outbox::lag(&relay).await.expect("lag").messages > 0 {
                 fixture.store.relay(100, NOW).await.expect("relay");
             }
         };

@@ -128,16 +128,17 @@ damages! {
     a_membership_of_no_conversation_is_found:
         "DELETE FROM conversations" => [(MembershipDangling, 3)];
     an_outbox_row_of_no_topic_is_found:
-        "INSERT INTO outbox (topic_id, log_offset, committed_at_ms, sender_id) \
-         VALUES (999, 1, 0, gen_random_uuid())" => [(OutboxOfNoTopic, 1)];
+        "INSERT INTO outbox (base_offset, ordinals, topic_ids, sender_ids, expiries_ms, committed_at_ms) \
+         VALUES (0, '{1}', '{999}', ARRAY[gen_random_uuid()], '{NULL}', 0)" => [(OutboxOfNoTopic, 1)];
     an_outbox_row_of_no_message_is_found:
         "DELETE FROM messages WHERE log_offset = 4" => [(OutboxOfNoMessage, 1)];
     an_outbox_row_of_another_topic_is_found:
         "INSERT INTO topics (tenant_id, name) SELECT tenant_id, 'x' FROM tenants WHERE name = 'clinic'; \
-         UPDATE outbox SET topic_id = (SELECT topic_id FROM topics WHERE name = 'x') WHERE log_offset = 4"
+         UPDATE outbox SET topic_ids[1] = (SELECT topic_id FROM topics WHERE name = 'x') \
+         WHERE base_offset + ordinals[1] = 4"
             => [(OutboxMismatch, 1)];
     an_outbox_row_above_the_head_is_found:
-        "UPDATE outbox SET log_offset = 6 WHERE log_offset = 4" => [(OutboxOutOfRange, 1)];
+        "UPDATE outbox SET base_offset = base_offset + 2 WHERE base_offset + ordinals[1] = 4" => [(OutboxOutOfRange, 1)];
     a_retained_copy_of_no_topic_is_found:
         "UPDATE retained SET topic_id = 999" => [(RetainedOfNoTopic, 1)];
     a_retained_copy_under_another_name_is_found:

@@ -8,13 +8,14 @@ use serde_json::json;
 use sotto_model::limits::BATCH_RECORDS_MAX;
 use sotto_model::{MessageId, Offset};
 use sotto_storage::StoreError;
-use sotto_storage::message_log::{Append, Batch, RetainChange};
+use sotto_storage::message_log::{Append, Batch, Placed, RetainChange};
 use sqlx::SqliteConnection;
 
 use crate::error::During;
 use crate::limits::INSERT_ROWS_MAX;
 use crate::log_id::{LogId, TenantNo};
 use crate::number::{from_row, to_row};
+use crate::publications::{Newness, newness, remember};
 use crate::retained::{clear_retained, set_retained};
 use crate::tenants::TenantNumbers;
 use crate::topics::{TopicCache, TopicId, TopicKey, create_topics, find_topics};
@@ -24,7 +25,7 @@ const OPERATION: &str = "append";
 
 /// What the transaction did; to be believed once it is committed.
 pub(crate) struct Appended {
-    pub(crate) offsets: Vec<Offset>,
+    pub(crate) placed: Vec<Placed>,
     /// For the topic cache.
     pub(crate) topics: Vec<(TopicKey, TopicId)>,
 }
@@ -45,19 +46,26 @@ pub(crate) async fn append(
     if batch.appends.len() > BATCH_RECORDS_MAX {
         return Err(refused("batch is too large"));
     }
-    if let Some(offsets) = committed_before(connection, batch).await? {
-        return Ok(Appended { offsets, topics: Vec::new() });
+    if let Some(placed) = committed_before(connection, batch).await? {
+        return Ok(Appended { placed, topics: Vec::new() });
     }
-    let mut tenant_nos = Vec::with_capacity(batch.appends.len());
-    for append in &batch.appends {
+    let newness = newness(connection, &batch.appends).await?;
+    let new: Vec<&Append> = batch
+        .appends
+        .iter()
+        .zip(&newness)
+        .filter(|(_, newness)| **newness == Newness::New)
+        .map(|(new, _)| new)
+        .collect();
+    let mut tenant_nos = Vec::with_capacity(new.len());
+    for append in &new {
         let tenant = tenants.number(connection, append.sealed.tenant()).await?;
         tenant_nos.push(tenant.ok_or_else(|| refused("no such tenant"))?);
     }
     let log_ids = take_places(connection, &tenant_nos).await?;
-    let topics = resolve_topics(connection, cache, batch, &tenant_nos).await?;
-    let rows: Vec<Row<'_>> = batch
-        .appends
-        .iter()
+    let topics = resolve_topics(connection, cache, &new, &tenant_nos).await?;
+    let rows: Vec<Row<'_>> = new
+        .into_iter()
         .zip(log_ids.iter().zip(&topics.by_append))
         .map(|(append, (&log_id, &topic))| Row { append, log_id, topic })
         .collect();
@@ -78,16 +86,33 @@ pub(crate) async fn append(
             RetainChange::Clear => clear_retained(connection, row.topic).await?,
         }
     }
-    let offsets: Vec<Offset> = log_ids.into_iter().map(LogId::offset).collect();
-    remember_batch(connection, batch.number, &offsets).await?;
-    Ok(Appended { offsets, topics: topics.resolved })
+    remember(connection, rows.iter().map(|row| (row.append, row.log_id)), batch.committed_at).await?;
+    let placed = placed(&newness, &log_ids);
+    remember_batch(connection, batch.number, &placed).await?;
+    Ok(Appended { placed, topics: topics.resolved })
 }
 
-/// The offsets that the batch got when it was committed under its number before.
+fn placed(newness: &[Newness], log_ids: &[LogId]) -> Vec<Placed> {
+    let mut log_ids = log_ids.iter();
+    let mut placed: Vec<Placed> = Vec::with_capacity(newness.len());
+    for newness in newness {
+        placed.push(match *newness {
+            Newness::New => Placed::Now(log_ids.next().expect("one for each that is new").offset()),
+            Newness::SameAs(first) => Placed::Before(placed[first].offset()),
+            Newness::Known(log_id) => Placed::Before(log_id.offset()),
+        });
+    }
+    placed
+}
+
+/// In the bytes that remember where a batch is: had been there before.
+const BEFORE: u64 = 1 << 63;
+
+/// The places that the batch got when it was committed under its number before.
 async fn committed_before(
     connection: &mut SqliteConnection,
     batch: &Batch,
-) -> Result<Option<Vec<Offset>>, StoreError> {
+) -> Result<Option<Vec<Placed>>, StoreError> {
     let (number, offsets): (i64, Vec<u8>) = sqlx::query_as("SELECT batch_number, offsets FROM log_writer")
         .fetch_one(connection)
         .await
@@ -100,15 +125,23 @@ async fn committed_before(
     if batch.number < last || offsets.len() != batch.appends.len() || !rest.is_empty() {
         return Err(StoreError::Inconsistent("batch number was given to another batch"));
     }
-    Ok(Some(offsets.iter().map(|&bytes| Offset(u64::from_be_bytes(bytes))).collect()))
+    let place = |&bytes: &[u8; 8]| {
+        let bits = u64::from_be_bytes(bytes);
+        if bits & BEFORE == 0 { Placed::Now(Offset(bits)) } else { Placed::Before(Offset(bits & !BEFORE)) }
+    };
+    Ok(Some(offsets.iter().map(place).collect()))
 }
 
 async fn remember_batch(
     connection: &mut SqliteConnection,
     number: u64,
-    offsets: &[Offset],
+    placed: &[Placed],
 ) -> Result<(), StoreError> {
-    let offsets: Vec<u8> = offsets.iter().flat_map(|offset| offset.0.to_be_bytes()).collect();
+    let bits = |placed: &Placed| match placed {
+        Placed::Now(offset) => offset.0,
+        Placed::Before(offset) => offset.0 | BEFORE,
+    };
+    let offsets: Vec<u8> = placed.iter().flat_map(|placed| bits(placed).to_be_bytes()).collect();
     sqlx::query("UPDATE log_writer SET batch_number = ?, offsets = ?")
         .bind(to_row(number))
         .bind(offsets)
@@ -161,11 +194,10 @@ struct ResolvedTopics {
 async fn resolve_topics(
     connection: &mut SqliteConnection,
     cache: &TopicCache,
-    batch: &Batch,
+    appends: &[&Append],
     tenant_nos: &[TenantNo],
 ) -> Result<ResolvedTopics, StoreError> {
-    let keys: Vec<TopicKey> = batch
-        .appends
+    let keys: Vec<TopicKey> = appends
         .iter()
         .zip(tenant_nos)
         .map(|(append, &tenant)| TopicKey { tenant, name: append.sealed.topic().clone() })

@@ -27,6 +27,7 @@ mod migrations;
 mod number;
 mod open_error;
 mod outbox;
+mod publications;
 mod push_registry;
 mod read;
 mod restoration;

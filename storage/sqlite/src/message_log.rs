@@ -3,12 +3,15 @@
 use async_trait::async_trait;
 use sotto_model::{Offset, TenantId, TopicFilter, TopicName, UnixMillis};
 use sotto_storage::StoreError;
-use sotto_storage::message_log::{Batch, MessageLog, Page, PageLimit, RetainedPage, Selector, StoredMessage};
+use sotto_storage::message_log::{
+    Batch, MessageLog, Page, PageLimit, Placed, RetainedPage, Selector, StoredMessage,
+};
 use uuid::Uuid;
 
 use crate::append::append;
 use crate::error::During;
 use crate::number::{from_row, offset};
+use crate::publications::forget;
 use crate::read::{get, read};
 use crate::retained::{expire_retained, retained};
 use crate::store::SqliteStore;
@@ -24,14 +27,14 @@ impl MessageLog for SqliteStore {
         from_row(number, "batch_number")
     }
 
-    async fn append(&self, batch: &Batch) -> Result<Vec<Offset>, StoreError> {
+    async fn append(&self, batch: &Batch) -> Result<Vec<Placed>, StoreError> {
         let mut transaction = self.writer.begin("append").await?;
         let result = append(transaction.connection(), &self.tenants, &self.topics, batch).await;
         let appended = transaction.finish(result).await?;
         for (key, id) in appended.topics {
             self.topics.insert(key, id);
         }
-        Ok(appended.offsets)
+        Ok(appended.placed)
     }
 
     async fn heads(&self) -> Result<Vec<(TenantId, Offset)>, StoreError> {
@@ -76,6 +79,12 @@ impl MessageLog for SqliteStore {
     async fn expire_retained(&self, now: UnixMillis, limit: usize) -> Result<usize, StoreError> {
         let mut transaction = self.writer.begin("expire retained").await?;
         let result = expire_retained(transaction.connection(), now, limit).await;
+        transaction.finish(result).await
+    }
+
+    async fn forget_publications(&self, before: UnixMillis, limit: usize) -> Result<usize, StoreError> {
+        let mut transaction = self.writer.begin("forget publications").await?;
+        let result = forget(transaction.connection(), before, limit).await;
         transaction.finish(result).await
     }
 

@@ -8,13 +8,14 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use crate::error::store_error;
 use crate::open_error::{OpenError, open_error};
 
-const STEPS: [(i64, &str, &str); 6] = [
+const STEPS: [(i64, &str, &str); 7] = [
     (1, "initial", include_str!("../migrations/0001_initial.sql")),
     (2, "acl rules", include_str!("../migrations/0002_acl_rules.sql")),
     (3, "retained", include_str!("../migrations/0003_retained.sql")),
     (4, "wills", include_str!("../migrations/0004_wills.sql")),
     (5, "scram", include_str!("../migrations/0005_scram.sql")),
     (6, "retention", include_str!("../migrations/0006_retention.sql")),
+    (7, "publications", include_str!("../migrations/0007_publications.sql")),
 ];
 
 /// The schema that this program works with.

@@ -78,7 +78,7 @@ impl Outbox for SqliteStore {
     }
 
     async fn lag(&self) -> Result<OutboxLag, StoreError> {
-        let (outbox_rows, oldest, wakeups_due, dead_letters): (i64, Option<i64>, i64, i64) = sqlx::query_as(
+        let (messages, oldest, wakeups_due, dead_letters): (i64, Option<i64>, i64, i64) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM outbox),
                     (SELECT messages.committed_at_ms FROM outbox JOIN messages USING (log_id)
                      ORDER BY outbox.outbox_id LIMIT 1),
@@ -89,7 +89,7 @@ impl Outbox for SqliteStore {
         .await
         .during("read lag")?;
         Ok(OutboxLag {
-            outbox_rows: from_row(outbox_rows, "count")?,
+            messages: from_row(messages, "count")?,
             oldest: oldest.map(millis).transpose()?,
             wakeups_due: from_row(wakeups_due, "count")?,
             dead_letters: from_row(dead_letters, "count")?,
@@ -205,7 +205,11 @@ async fn relay(
         .execute(connection)
         .await
         .during(OPERATION)?;
-    Ok(Relayed { outbox_rows: rows.rows_affected(), wakeups: wakes.rows_affected() })
+    Ok(Relayed {
+        messages: rows.rows_affected(),
+        wakeups: wakes.rows_affected(),
+        full: rows.rows_affected() >= limit as u64,
+    })
 }
 
 type ClaimedRow = (Uuid, Uuid, i64, i64, i64, Vec<u8>, i64);

@@ -11,7 +11,7 @@ use sotto_sqlite::SqliteStore;
 use sotto_storage::StoreError;
 use sotto_storage::conformance::fixture::{GENEROUS, selector, topic};
 use sotto_storage::conformance::{Fixture, Fresh};
-use sotto_storage::message_log::{Append, MessageLog, RetainChange};
+use sotto_storage::message_log::{Append, MessageLog, Placed, RetainChange};
 use sotto_storage::outbox::Outbox;
 
 const BATCH: usize = 7;
@@ -54,7 +54,7 @@ async fn check(folder: &Path, acknowledged: u64) {
     assert_eq!(head.0, batches * BATCH as u64, "batches are committed whole");
     let page = store.read(tenant, &[selector("#")], Offset(0), head, GENEROUS).await.expect("read");
     assert!(page.messages.iter().map(|message| message.offset).eq((1..=head.0).map(Offset)));
-    assert_eq!(store.lag().await.expect("lag").outbox_rows, head.0, "each with its outbox row");
+    assert_eq!(store.lag().await.expect("lag").messages, head.0, "each with its outbox row");
     store.close().await.expect("close");
 }
 
@@ -109,7 +109,7 @@ async fn an_append_to_a_tenant_that_is_not_there_is_refused_alone() {
     assert_eq!(here.head(here.lab).await, Offset(0), "all of a batch or nothing");
     let mut batch = batch;
     batch.appends.truncate(1);
-    assert_eq!(here.store.append(&batch).await.expect("append the rest"), [Offset(1)]);
+    assert_eq!(here.store.append(&batch).await.expect("append the rest"), [Placed::Now(Offset(1))]);
 }
 
 async fn fixture() -> Fixture {

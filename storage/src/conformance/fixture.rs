@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::Store;
 use crate::directory::{Conversation, StoredPassword, Tenant, User};
-use crate::message_log::{Append, Batch, PageLimit, RetainChange, Selector, StoredMessage};
+use crate::message_log::{Append, Batch, PageLimit, Placed, RetainChange, Selector, StoredMessage};
 use crate::push_registry::{Platform, PushRegistration};
 use crate::session_store::{
     OpenSession, OpenedSession, SessionOp, SessionProgress, SessionRef, SessionReply,
@@ -155,6 +155,7 @@ impl Fixture {
             expires_at: None,
             wakes: true,
             exactly_once: None,
+            publication: None,
             will: None,
         }
     }
@@ -166,7 +167,8 @@ impl Fixture {
     }
 
     pub async fn append(&self, appends: Vec<Append>) -> Vec<Offset> {
-        self.store.append(&self.batch(appends)).await.expect("append")
+        let placed = self.store.append(&self.batch(appends)).await.expect("append");
+        placed.into_iter().map(Placed::offset).collect()
     }
 
     /// One message, committed.

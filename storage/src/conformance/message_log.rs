@@ -7,7 +7,7 @@ use sotto_model::{Offset, PacketId, QoS, TopicName};
 
 use super::fixture::{Fixture, GENEROUS, NOW, Person, filter, later, offsets, selector, topic};
 use crate::StoreError;
-use crate::message_log::{Append, Batch, PageLimit, RetainChange, Selector};
+use crate::message_log::{Append, Batch, PageLimit, Placed, RetainChange, Selector};
 use crate::session_store::SessionOp;
 
 pub async fn an_empty_store_answers(f: Fixture) {
@@ -48,13 +48,13 @@ pub async fn a_batch_repeated_under_its_number_is_committed_once(f: Fixture) {
     appends[0].retain = RetainChange::Set;
     appends.push(f.message(&f.alice, &f.ward_topic()).await);
     let batch = f.batch(appends);
-    let offsets = f.store.append(&batch).await.expect("append");
-    assert_eq!(offsets, [Offset(2), Offset(3), Offset(1)]);
-    assert_eq!(f.store.append(&batch).await.expect("append again"), offsets);
+    let placed = f.store.append(&batch).await.expect("append");
+    assert_eq!(placed, [2, 3, 1].map(|offset| Placed::Now(Offset(offset))));
+    assert_eq!(f.store.append(&batch).await.expect("append again"), placed);
     assert_eq!(f.head(f.lab).await, Offset(3));
     assert_eq!(f.head(f.clinic).await, Offset(1));
     assert_eq!(f.read_all(f.lab, &[selector("#")], GENEROUS).await.len(), 3);
-    assert_eq!(f.store.lag().await.expect("lag").outbox_rows, 4);
+    assert_eq!(f.store.lag().await.expect("lag").messages, 4);
     assert_eq!(f.append(messages(&f, &f.robot, &["after"]).await).await, [Offset(4)]);
 }
 

@@ -16,7 +16,7 @@ pub async fn many_messages_make_one_wakeup_due(f: Fixture) {
     for _ in 0..10 {
         f.publish(&f.alice, &f.ward_topic()).await;
     }
-    assert_eq!(relay(&f).await, Relayed { outbox_rows: 10, wakeups: 1 });
+    assert_eq!(relay(&f).await, Relayed { messages: 10, wakeups: 1, full: false });
     assert_eq!(relay(&f).await, Relayed::default());
     let claimed = claim(&f, 0).await;
     assert_eq!(claimed.len(), 1);
@@ -28,7 +28,7 @@ pub async fn many_messages_make_one_wakeup_due(f: Fixture) {
     assert_eq!(claimed[0].sealed_token, f.registration(&f.bob).sealed_token);
     assert_eq!(claimed[0].registered_at, NOW);
     f.publish(&f.alice, &f.ward_topic()).await;
-    assert_eq!(relay(&f).await, Relayed { outbox_rows: 1, wakeups: 0 }, "one is outstanding");
+    assert_eq!(relay(&f).await, Relayed { messages: 1, wakeups: 0, full: false }, "one is outstanding");
 }
 
 pub async fn the_sender_is_not_woken(f: Fixture) {
@@ -49,7 +49,7 @@ pub async fn a_connected_device_is_not_woken(f: Fixture) {
     let client_id = ClientId::parse("carol/phone-too").expect("client id");
     f.open_session(OpenSession { client_id, ..f.opening(&f.carol) }).await;
     f.publish(&f.alice, &f.ward_topic()).await;
-    assert_eq!(relay(&f).await, Relayed { outbox_rows: 1, wakeups: 0 });
+    assert_eq!(relay(&f).await, Relayed { messages: 1, wakeups: 0, full: false });
 }
 
 pub async fn a_session_that_is_up_to_date_is_not_woken(f: Fixture) {
@@ -57,7 +57,7 @@ pub async fn a_session_that_is_up_to_date_is_not_woken(f: Fixture) {
     f.asleep(&f.bob, offset).await;
     f.asleep(&f.carol, Offset(offset.0 - 1)).await;
     assert_eq!(devices(&claim(&f, 0).await), [f.carol.device], "closing behind made it due");
-    assert_eq!(relay(&f).await, Relayed { outbox_rows: 1, wakeups: 0 });
+    assert_eq!(relay(&f).await, Relayed { messages: 1, wakeups: 0, full: false });
 }
 
 pub async fn a_member_since_later_is_not_woken(f: Fixture) {
@@ -78,7 +78,7 @@ pub async fn a_device_without_registration_or_session_is_not_woken(f: Fixture) {
     f.close(f.connect(&f.bob).await, Offset(0)).await;
     f.register(&f.carol).await;
     f.publish(&f.alice, &f.ward_topic()).await;
-    assert_eq!(relay(&f).await, Relayed { outbox_rows: 1, wakeups: 0 });
+    assert_eq!(relay(&f).await, Relayed { messages: 1, wakeups: 0, full: false });
 }
 
 pub async fn an_expired_session_is_not_woken(f: Fixture) {
@@ -119,11 +119,11 @@ pub async fn a_message_that_has_expired_wakes_nobody(f: Fixture) {
     let session = f.connect(&f.carol).await;
     f.register(&f.carol).await;
     f.append(vec![Append { expires_at: Some(NOW), ..f.message(&f.alice, &f.ward_topic()).await }]).await;
-    assert_eq!(relay(&f).await, Relayed { outbox_rows: 1, wakeups: 0 });
+    assert_eq!(relay(&f).await, Relayed { messages: 1, wakeups: 0, full: false });
     f.close(session, Offset(0)).await;
     assert_eq!(devices(&claim(&f, 0).await), []);
     f.append(vec![Append { expires_at: Some(later(1)), ..f.message(&f.alice, &f.ward_topic()).await }]).await;
-    assert_eq!(relay(&f).await, Relayed { outbox_rows: 1, wakeups: 2 });
+    assert_eq!(relay(&f).await, Relayed { messages: 1, wakeups: 2, full: false });
 }
 
 pub async fn a_message_outside_conversations_wakes_nobody(f: Fixture) {
@@ -131,7 +131,7 @@ pub async fn a_message_outside_conversations_wakes_nobody(f: Fixture) {
     f.publish(&f.robot, &topic("a")).await;
     f.publish(&f.robot, &conversation_topic(f.ward)).await;
     f.asleep(&f.bob, Offset(0)).await;
-    assert_eq!(relay(&f).await, Relayed { outbox_rows: 2, wakeups: 0 });
+    assert_eq!(relay(&f).await, Relayed { messages: 2, wakeups: 0, full: false });
 }
 
 pub async fn the_relay_takes_no_more_rows_than_its_limit(f: Fixture) {
@@ -142,7 +142,7 @@ pub async fn the_relay_takes_no_more_rows_than_its_limit(f: Fixture) {
     }
     let mut rows = Vec::new();
     for _ in 0..4 {
-        rows.push(f.store.relay(2, NOW).await.expect("relay").outbox_rows);
+        rows.push(f.store.relay(2, NOW).await.expect("relay").messages);
     }
     assert_eq!(rows, [2, 2, 1, 0]);
     assert_eq!(devices(&claim(&f, 0).await), [f.carol.device]);
@@ -152,7 +152,7 @@ pub async fn closing_behind_makes_a_wakeup_due(f: Fixture) {
     f.register(&f.bob).await;
     let session = f.connect(&f.bob).await;
     f.publish(&f.alice, &f.ward_topic()).await;
-    assert_eq!(relay(&f).await, Relayed { outbox_rows: 1, wakeups: 0 }, "connected");
+    assert_eq!(relay(&f).await, Relayed { messages: 1, wakeups: 0, full: false }, "connected");
     f.close(session, Offset(0)).await;
     let claimed = claim(&f, 0).await;
     assert_eq!(devices(&claimed), [f.bob.device]);
@@ -216,7 +216,7 @@ pub async fn nothing_more_is_sent_until_the_device_has_been_back(f: Fixture) {
     settle(&f, &wakeup, Settlement::Sent, 1).await;
     assert!(!still_due(&f, &wakeup).await);
     f.publish(&f.alice, &f.ward_topic()).await;
-    assert_eq!(relay(&f).await, Relayed { outbox_rows: 1, wakeups: 0 });
+    assert_eq!(relay(&f).await, Relayed { messages: 1, wakeups: 0, full: false });
     assert_eq!(devices(&claim(&f, LEASE_MS * 10).await), []);
     // Back, and off again with messages unread.
     f.close(f.connect(&f.bob).await, Offset(1)).await;
@@ -406,11 +406,11 @@ pub async fn the_lag_counts_what_waits(f: Fixture) {
         f.store.append(&batch).await.expect("append");
     }
     let lag = f.store.lag().await.expect("lag");
-    assert_eq!((lag.outbox_rows, lag.wakeups_due), (2, 0));
+    assert_eq!((lag.messages, lag.wakeups_due), (2, 0));
     assert_eq!(lag.oldest, Some(UnixMillis(NOW.0 - 30)));
     relay(&f).await;
     let lag = f.store.lag().await.expect("lag");
-    assert_eq!((lag.outbox_rows, lag.oldest, lag.wakeups_due), (0, None, 1));
+    assert_eq!((lag.messages, lag.oldest, lag.wakeups_due), (0, None, 1));
     let wakeup = claim(&f, 0).await.remove(0);
     settle(&f, &wakeup, Settlement::Sent, 1).await;
     assert_eq!(f.store.lag().await.expect("lag").wakeups_due, 0);

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use sotto_model::{MessageId, Offset, TenantId, TopicFilter, TopicName, UnixMillis};
 use sotto_storage::StoreError;
-use sotto_storage::message_log::{Batch, MessageLog, Page, PageLimit, RetainedPage, Selector, StoredMessage};
+use sotto_storage::message_log::{
+    Batch, MessageLog, Page, PageLimit, Placed, RetainedPage, Selector, StoredMessage,
+};
 
 /// How one attempt to commit fails.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +30,7 @@ struct State {
     away: bool,
     poisoned: HashSet<MessageId>,
     last_batch: u64,
-    last_offsets: Vec<Offset>,
+    last_placed: Vec<Placed>,
     heads: HashMap<TenantId, u64>,
     committed: Vec<MessageId>,
     batch_records: Vec<usize>,
@@ -67,7 +69,7 @@ impl MessageLog for FaultyLog {
         Ok(self.state.lock().last_batch)
     }
 
-    async fn append(&self, batch: &Batch) -> Result<Vec<Offset>, StoreError> {
+    async fn append(&self, batch: &Batch) -> Result<Vec<Placed>, StoreError> {
         // While it runs, others go on.
         tokio::task::yield_now().await;
         let mut state = self.state.lock();
@@ -76,23 +78,23 @@ impl MessageLog for FaultyLog {
             return Err(unavailable());
         }
         if batch.number == state.last_batch {
-            return Ok(state.last_offsets.clone());
+            return Ok(state.last_placed.clone());
         }
         assert_eq!(batch.number, state.last_batch + 1, "batches are numbered without gaps");
         if batch.appends.iter().any(|append| state.poisoned.contains(&append.sealed.message_id())) {
             return Err(StoreError::Refused { operation: "append", code: "poison".into() });
         }
-        let mut offsets = Vec::new();
+        let mut placed = Vec::new();
         for append in &batch.appends {
             let head = state.heads.entry(append.sealed.tenant()).or_default();
             *head += 1;
-            offsets.push(Offset(*head));
+            placed.push(Placed::Now(Offset(*head)));
             state.committed.push(append.sealed.message_id());
         }
         state.last_batch = batch.number;
-        state.last_offsets.clone_from(&offsets);
+        state.last_placed.clone_from(&placed);
         state.batch_records.push(batch.appends.len());
-        if matches!(fault, Some(Fault::AnswerLost)) { Err(unavailable()) } else { Ok(offsets) }
+        if matches!(fault, Some(Fault::AnswerLost)) { Err(unavailable()) } else { Ok(placed) }
     }
 
     async fn heads(&self) -> Result<Vec<(TenantId, Offset)>, StoreError> {
@@ -127,6 +129,10 @@ impl MessageLog for FaultyLog {
 
     async fn expire_retained(&self, _: UnixMillis, _: usize) -> Result<usize, StoreError> {
         unreachable!("a committer expires nothing")
+    }
+
+    async fn forget_publications(&self, _: UnixMillis, _: usize) -> Result<usize, StoreError> {
+        unreachable!("a committer forgets nothing")
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -60,6 +60,7 @@ impl Sealer {
             expires_at: None,
             wakes: false,
             exactly_once: None,
+            publication: None,
             will: None,
         }
     }

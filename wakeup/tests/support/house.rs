@@ -224,6 +224,7 @@ impl House {
             expires_at: None,
             wakes: true,
             exactly_once: None,
+            publication: None,
             will: None,
         }
     }

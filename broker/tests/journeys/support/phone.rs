@@ -313,6 +313,10 @@ impl Phone {
             Publish { dup: false, qos, retain, topic, packet_id, properties: Properties::EMPTY, payload };
         self.send(&Packet::Publish(publish)).await;
         let Some(packet_id) = packet_id else { return };
+        self.see_through(packet_id, qos).await;
+    }
+
+    async fn see_through(&mut self, packet_id: PacketId, qos: QoS) {
         // Success, with or without subscribers.
         let reason = self.answer(packet_id).await;
         assert!(!reason.is_error(), "{reason:?}");
@@ -321,6 +325,30 @@ impl Phone {
         }
         self.send(&Packet::PubRel(ack(packet_id))).await;
         self.expect(Heard::PubComp(packet_id)).await;
+    }
+
+    /// Publishes under a `sotto-id`.
+    pub(crate) async fn publish_named(&mut self, topic: &str, payload: &[u8], qos: QoS, id: &str) {
+        let packet_id = self.send_named(topic, payload, qos, id).await;
+        self.see_through(packet_id, qos).await;
+    }
+
+    pub(crate) async fn send_named(&mut self, topic: &str, payload: &[u8], qos: QoS, id: &str) -> PacketId {
+        let packet_id = self.packet_id();
+        let mut properties = PropertyBuf::new();
+        properties.push(Property::UserProperty("sotto-id", id));
+        let properties = properties.as_properties();
+        let publish = Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic,
+            packet_id: Some(packet_id),
+            properties,
+            payload,
+        };
+        self.send(&Packet::Publish(publish)).await;
+        packet_id
     }
 
     /// Sends a PUBLISH of QoS 1 or 2 and does not wait for the answer.
