@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use sqlx::SqliteConnection;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::{Connection, SqliteConnection};
 
 use crate::error::store_error;
 use crate::open_error::{OpenError, open_error};
@@ -21,15 +21,19 @@ const STEPS: [(i64, &str, &str); 7] = [
 /// The schema that this program works with.
 const KNOWN: i64 = STEPS[STEPS.len() - 1].0;
 
-/// Brings the database to the schema of this program. A database that a newer program has changed is
-/// refused and left as it is.
+/// Brings the database to the schema of this program, in one transaction: of several that open it at once, one
+/// does it, and a step that fails leaves nothing behind. A database that a newer program has changed is refused
+/// and left as it is.
 pub(crate) async fn migrate(connection: &mut SqliteConnection) -> Result<(), OpenError> {
     let steps = STEPS.map(|(version, description, sql)| {
         let no_tx = false;
         Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, Cow::Borrowed(sql), no_tx)
     });
     let migrator = Migrator { migrations: Cow::Owned(Vec::from(steps)), ..Migrator::DEFAULT };
-    migrator.run_direct(connection).await.map_err(|error| match error {
+    // SQLite's migrator takes no lock of its own.
+    let mut transaction =
+        connection.begin_with("BEGIN IMMEDIATE").await.map_err(|error| open_error(&error))?;
+    migrator.run_direct(&mut *transaction).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) if found > KNOWN => {
             OpenError::NewerSchema { found, known: KNOWN }
         }
@@ -40,7 +44,9 @@ pub(crate) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Ope
             store_error(&error, "migrate").into()
         }
         _ => OpenError::AlteredSchema(KNOWN),
-    })
+    })?;
+    transaction.commit().await.map_err(|error| store_error(&error, "migrate"))?;
+    Ok(())
 }
 
 /// Is the schema the one that this program works with? Changes nothing.

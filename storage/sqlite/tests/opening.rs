@@ -6,7 +6,9 @@ use std::path::Path;
 
 use sotto_sqlite::{OpenError, SqliteStore};
 use sotto_storage::StoreError;
+use sotto_storage::directory::Directory;
 use sotto_storage::message_log::MessageLog;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor};
 
@@ -114,6 +116,59 @@ async fn a_closed_store_is_unavailable() {
     };
     assert!(matches!(store.append(&batch).await, Err(StoreError::Unavailable { .. })));
     store.close().await.expect("closing twice is no error");
+}
+
+/// As several processes would: each has a connection of its own.
+async fn open_at_once(path: &Path) {
+    let opened = futures::future::join_all((0..8).map(|_| {
+        let path = path.to_owned();
+        tokio::spawn(async move { SqliteStore::open(&path).await })
+    }))
+    .await;
+    for store in opened {
+        store.expect("opens without a panic").expect("open").ping().await.expect("ping");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_may_bring_a_fresh_and_an_old_schema_up_to_date_at_once() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    open_at_once(&folder.path().join("sotto.db")).await;
+
+    let path = folder.path().join("old.db");
+    let steps = [
+        (1, "initial", include_str!("../migrations/0001_initial.sql")),
+        (2, "acl rules", include_str!("../migrations/0002_acl_rules.sql")),
+    ];
+    let migrations = steps.map(|(version, name, sql)| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into(), false)
+    });
+    let migrator = Migrator { migrations: migrations.to_vec().into(), ..Migrator::DEFAULT };
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut connection = options.connect().await.expect("connect");
+    migrator.run_direct(&mut connection).await.expect("make an old schema");
+    connection.execute("INSERT INTO tenants VALUES (1, zeroblob(16), 'old', 0)").await.expect("insert");
+    connection.close().await.expect("close");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("set mode");
+    open_at_once(&path).await;
+    let store = SqliteStore::open(&path).await.expect("open");
+    assert_eq!(store.snapshot().await.expect("snapshot").tenants.len(), 1);
+}
+
+#[tokio::test]
+async fn a_step_that_fails_leaves_the_schema_as_it_was() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("sotto.db");
+    SqliteStore::open(&path).await.expect("open").close().await.expect("close");
+    // The second step finds its table there already, after the first was done anew.
+    execute(&path, "DELETE FROM _sqlx_migrations; DROP TABLE wakes; PRAGMA user_version = 7").await;
+    assert!(matches!(refused(&path).await, OpenError::Store(StoreError::Refused { .. })));
+    let mut connection = SqliteConnectOptions::new().filename(&path).connect().await.expect("connect");
+    let steps: i64 = sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations")
+        .fetch_one(&mut connection)
+        .await
+        .expect("count");
+    assert_eq!(steps, 0);
 }
 
 async fn refused(path: &Path) -> OpenError {
