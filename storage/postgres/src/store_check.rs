@@ -249,8 +249,9 @@ async fn check_state(connection: &mut PgConnection, judge: &mut Judge) -> Result
 
 async fn check_logs(connection: &mut PgConnection, judge: &mut Judge) -> Result<(), Fault> {
     {
-        let mut rows = sqlx::query_as::<_, (Uuid, bool, Option<i64>, i64, Option<i64>, Option<i64>)>(
+        let mut rows = sqlx::query_as::<_, (Uuid, bool, Option<i64>, i64, i64, Option<i64>, Option<i64>)>(
             "SELECT coalesce(t.tenant_id, m.tenant_id), t.tenant_id IS NOT NULL, c.head, \
+                 coalesce(c.start, 0), \
                  coalesce(m.messages, 0), m.first, m.last \
              FROM tenants t LEFT JOIN counters c ON c.tenant_id = t.tenant_id \
              FULL JOIN (SELECT tenant_id, count(*) AS messages, min(log_offset) AS first, \
@@ -258,8 +259,8 @@ async fn check_logs(connection: &mut PgConnection, judge: &mut Judge) -> Result<
                         FROM messages GROUP BY tenant_id) m ON m.tenant_id = t.tenant_id",
         )
         .fetch(&mut *connection);
-        while let Some((tenant, known, head, messages, first, last)) = rows.try_next().await? {
-            judge.tenant(&TenantRow { tenant, known, head, messages, extent: first.zip(last) });
+        while let Some((tenant, known, head, start, messages, first, last)) = rows.try_next().await? {
+            judge.tenant(&TenantRow { tenant, known, head, start, messages, extent: first.zip(last) });
         }
     }
     let last_batch: Option<(i64, i64, i64, i64)> = sqlx::query_as(

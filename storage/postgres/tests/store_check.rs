@@ -86,6 +86,8 @@ damages! {
             => [(MessageMisplaced, 1)];
     messages_whose_key_is_gone_are_told_from_damaged_ones:
         "DELETE FROM data_keys WHERE scope_kind = 1" => [(MessageWithoutKey, 5), (WillWithoutKey, 1)];
+    a_log_that_begins_after_its_end_is_found:
+        "UPDATE counters SET start = 6" => [(LogStart, 2)];
     a_topic_of_no_tenant_is_found:
         "INSERT INTO topics (tenant_id, name) VALUES (gen_random_uuid(), 'x')" => [(TopicOfNoTenant, 1)];
     a_topic_that_is_none_is_found:

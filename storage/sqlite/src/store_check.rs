@@ -286,8 +286,8 @@ async fn check_file(
 
 async fn check_logs(connection: &mut SqliteConnection, judge: &mut Judge) -> Result<(), StoreError> {
     {
-        let mut rows = sqlx::query_as::<_, (i64, Option<Uuid>, Option<i64>, i64, Option<i64>, Option<i64>)>(
-            "SELECT coalesce(t.tenant_no, m.tenant_no), t.tenant_id, c.head, coalesce(m.messages, 0),
+        let mut rows = sqlx::query_as::<_, (i64, Option<Uuid>, Option<i64>, i64, i64, Option<i64>, Option<i64>)>(
+            "SELECT coalesce(t.tenant_no, m.tenant_no), t.tenant_id, c.head, coalesce(c.start, 0), coalesce(m.messages, 0),
                     m.first & 0xfffffffffff, m.last & 0xfffffffffff
              FROM tenants AS t LEFT JOIN counters AS c ON c.tenant_no = t.tenant_no
              FULL JOIN (SELECT log_id >> 44 AS tenant_no, count(*) AS messages, min(log_id) AS first,
@@ -295,12 +295,12 @@ async fn check_logs(connection: &mut SqliteConnection, judge: &mut Judge) -> Res
                         FROM messages GROUP BY 1) AS m ON m.tenant_no = t.tenant_no",
         )
         .fetch(&mut *connection);
-        while let Some((number, tenant, head, messages, first, last)) =
+        while let Some((number, tenant, head, start, messages, first, last)) =
             rows.try_next().await.during(OPERATION)?
         {
             let known = tenant.is_some();
             let tenant = tenant.unwrap_or_else(|| stand_in(number));
-            judge.tenant(&TenantRow { tenant, known, head, messages, extent: first.zip(last) });
+            judge.tenant(&TenantRow { tenant, known, head, start, messages, extent: first.zip(last) });
         }
     }
     let last_batch: Option<(i64, Vec<u8>, i64)> = sqlx::query_as(

@@ -94,6 +94,8 @@ damages! {
          WHERE log_id = 17592186044416 + 4" => [(MessageMisplaced, 1)];
     messages_whose_key_is_gone_are_told_from_damaged_ones:
         "DELETE FROM data_keys WHERE scope_kind = 1" => [(MessageWithoutKey, 5), (WillWithoutKey, 1)];
+    a_log_that_begins_after_its_end_is_found:
+        "UPDATE counters SET start = 6" => [(LogStart, 2)];
     a_topic_of_no_tenant_is_found:
         "INSERT INTO topics (tenant_no, name, scope_kind) VALUES (9, 'x', 0)"
             => [(ForeignKey, 1), (TopicOfNoTenant, 1)];

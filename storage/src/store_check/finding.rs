@@ -33,6 +33,7 @@ finding_kinds! {
     ForeignKey = "foreign-key-broken",
     TenantWithoutCounter = "tenant-without-counter",
     HeadNegative = "head-negative",
+    LogStart = "log-start-out-of-range",
     LastBatch = "last-batch-inconsistent",
     LogOfNoTenant = "log-of-no-tenant",
     MessageAboveHead = "message-above-head",

@@ -49,6 +49,9 @@ impl Judge {
         if head < 0 {
             self.found(FindingKind::HeadNegative, tenant, Subject::Offset(head));
         }
+        if !(0..=head.max(0)).contains(&row.start) {
+            self.found(FindingKind::LogStart, tenant, Subject::Offset(row.start));
+        }
         if let Some((_, last)) = row.extent
             && last > head
         {

@@ -13,6 +13,8 @@ pub struct TenantRow {
     pub known: bool,
     /// `None`: it has no counter.
     pub head: Option<i64>,
+    /// Nothing at or before it is held any more.
+    pub start: i64,
     pub messages: i64,
     /// Offsets of the first and the last message; `None` for an empty log.
     pub extent: Option<(i64, i64)>,
