@@ -3,6 +3,7 @@
 mod access_rules;
 mod clients;
 mod delivery;
+mod drills;
 mod enhanced_authentication;
 mod membership;
 mod newcomer;
@@ -19,5 +20,6 @@ mod starting;
 mod stock_clients;
 mod store;
 mod support;
+mod upgrade;
 mod websocket;
 mod will;

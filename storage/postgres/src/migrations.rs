@@ -18,6 +18,14 @@ pub(crate) async fn run(connection: &mut PgConnection) -> Result<(), OpenError> 
     migrator.run_direct(connection).await.map_err(|error| OpenError::schema(&error))
 }
 
+/// The schema as it was once.
+#[cfg(feature = "testing")]
+pub(crate) async fn run_up_to(connection: &mut PgConnection, version: i64) -> Result<(), MigrateError> {
+    let migrator = Migrator::new(Embedded).await?;
+    let migrations = migrator.iter().filter(|migration| migration.version <= version).cloned().collect();
+    Migrator { migrations, ..Migrator::DEFAULT }.run_direct(connection).await
+}
+
 /// Is the schema the one that this program works with? Changes nothing.
 pub(crate) async fn check(connection: &mut PgConnection) -> Result<(), OpenError> {
     const UNDEFINED_TABLE: &str = "42P01";

@@ -212,6 +212,16 @@ impl TestDatabase {
         Self::copy_of("template0").await
     }
 
+    /// As an older program left it, which knew the migrations up to `version`.
+    pub async fn of_schema(version: i64) -> Self {
+        let database = Self::empty().await;
+        let options: PgConnectOptions = database.url.parse().expect("a URL made here");
+        let mut connection = options.connect().await.expect("connect to the test database");
+        crate::migrations::run_up_to(&mut connection, version).await.expect("make an old schema");
+        connection.close().await.expect("close");
+        database
+    }
+
     async fn copy_of(template: &str) -> Self {
         let name = format!("sotto_{}", Uuid::new_v4().simple());
         let (admin, server): (PgConnectOptions, _) = if let Ok(url) = env::var(URL_VARIABLE) {

@@ -27,6 +27,16 @@ async fn several_processes_may_bring_the_schema_up_to_date_at_once() {
 }
 
 #[tokio::test]
+async fn several_processes_may_bring_an_old_schema_up_to_date_at_once() {
+    let database = TestDatabase::of_schema(4).await;
+    let (first, second, third) =
+        tokio::join!(open(database.url()), open(database.url()), open(database.url()));
+    for store in [first, second, third] {
+        store.expect("open").ping().await.expect("ping");
+    }
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_refused() {
     let database = TestDatabase::create().await;
     let mut connection = PgConnection::connect(database.url()).await.expect("connect");
