@@ -11,7 +11,7 @@ use sotto_mqtt::session::Session;
 use sotto_storage::audit::{AuditAction, AuditEvent};
 use sotto_storage::directory::DirectoryError;
 use sotto_storage::session_store::{
-    Inflight, OpenSession, OpenedSession, SessionOp, SessionProgress, SessionReply,
+    Inflight, OpenSession, OpenedSession, SessionOp, SessionProgress, SessionRef, SessionReply,
 };
 use sotto_storage::wills::{KeptWill, WillEnd};
 use uuid::Uuid;
@@ -142,7 +142,7 @@ pub(crate) async fn open(
             will: kept_will.map(|_| WillEnd::Forgotten),
             now: services.clock.unix_now(),
         });
-        opened.present.then_some(opened)
+        (opened.present && !is_from_an_unanswered_opening(&opened, known)).then_some(opened)
     } else {
         if let Some(known) = known {
             // [MQTT-3.1.2-4]
@@ -171,6 +171,15 @@ pub(crate) async fn open(
     owned.kept_will = kept_will;
     let assigned_client_id = is_assigned.then_some(client_id);
     Ok(Opened { owned, session, present, assigned_client_id, authentication_data, inflight })
+}
+
+/// An opening that the store committed and did not answer is repeated, and finds the session that it made: one
+/// that holds nothing, and that nobody was told of. Its client is told of a new one. [MQTT-3.2.2-2]
+fn is_from_an_unanswered_opening(opened: &OpenedSession, known: Option<SessionRef>) -> bool {
+    let OpenedSession { session, progress, subscriptions, .. } = opened;
+    let holds_nothing =
+        subscriptions.is_empty() && progress.inflight.is_empty() && progress.exactly_once_received.is_empty();
+    holds_nothing && known.is_none_or(|known| known.id != session.id)
 }
 
 impl ChosenClientId {
