@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::connection::Connection;
 use crate::services::Services;
+use crate::socket;
 use crate::tls::{RecordLayer, TlsFailure};
 use crate::transport::Transport;
 use crate::websocket::WebSocket;
@@ -118,6 +119,7 @@ impl Below {
     }
 
     fn transport(&self, socket: TcpStream) -> Result<Transport, TlsFailure> {
+        let socket = socket::Socket::Tcp(socket);
         Ok(match self {
             Self::Tls(config) => Transport::new(socket, Some(RecordLayer::new(config.clone())?), None),
             Self::WebSocket(config) => {

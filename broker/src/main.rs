@@ -31,6 +31,9 @@ mod router;
 mod services;
 mod session_entry;
 mod share;
+#[cfg(test)]
+mod simulation;
+mod socket;
 mod store_command;
 mod sweep;
 mod tls;

@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
+use crate::socket::Socket;
 use crate::tls::{RecordLayer, TlsFailure};
 use crate::websocket::{Received, Violation, WebSocket};
 
@@ -29,7 +29,7 @@ pub(crate) enum TransportError {
 }
 
 pub(crate) struct Transport {
-    socket: TcpStream,
+    socket: Socket,
     tls: Option<RecordLayer>,
     websocket: Option<Box<WebSocket>>,
     /// An incomplete TLS record.
@@ -71,7 +71,7 @@ impl Scratch {
 }
 
 impl Transport {
-    pub(crate) fn new(socket: TcpStream, tls: Option<RecordLayer>, websocket: Option<WebSocket>) -> Self {
+    pub(crate) fn new(socket: Socket, tls: Option<RecordLayer>, websocket: Option<WebSocket>) -> Self {
         Self {
             socket,
             tls,

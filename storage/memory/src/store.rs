@@ -1,7 +1,7 @@
 //! The store, and what a test may look at in it.
 
 use parking_lot::{Mutex, MutexGuard};
-use sotto_model::{ClientId, DeviceId, Offset, Subscription, TenantId};
+use sotto_model::{ClientId, DeviceId, Offset, Subscription, TenantId, TopicName, UserId};
 use sotto_storage::session_store::{SessionProgress, SessionRef};
 
 use crate::state::State;
@@ -17,6 +17,7 @@ pub struct MemoryStore {
 #[derive(Clone, Debug)]
 pub struct SessionView {
     pub session: SessionRef,
+    pub device: Option<DeviceId>,
     pub connected: bool,
     pub progress: SessionProgress,
     pub subscriptions: Vec<Subscription>,
@@ -34,6 +35,7 @@ impl MemoryStore {
         let exactly_once_received = row.exactly_once_received.iter().copied().collect();
         Some(SessionView {
             session: SessionRef { id, generation: row.generation },
+            device: row.device,
             connected: row.connected,
             progress: SessionProgress { exactly_once_received, ..row.progress.clone() },
             subscriptions: row.subscriptions.values().cloned().collect(),
@@ -43,6 +45,13 @@ impl MemoryStore {
     /// Whether a wakeup is outstanding for the device, sent or not.
     pub fn has_wakeup(&self, tenant: TenantId, device: DeviceId) -> bool {
         self.lock().wakes.contains_key(&(tenant, device))
+    }
+
+    /// How many messages the log holds on the topic by this sender.
+    pub fn messages_on(&self, tenant: TenantId, topic: &TopicName, sender: UserId) -> usize {
+        let state = self.lock();
+        let messages = state.messages.iter().filter(|((owner, _), _)| *owner == tenant);
+        messages.filter(|(_, row)| row.message.topic == *topic && row.message.sender == sender).count()
     }
 
     /// Messages that the relay has not yet taken.
