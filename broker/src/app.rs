@@ -166,6 +166,7 @@ impl App {
             guard: pusher.guard().clone(),
             pusher: Arc::new(pusher),
             limits: config.limits,
+            retention: config.retention,
             configured_rules: config.acl.as_slice().into(),
             nobody_key: nobody_key(&token),
             password_checks: workers,

@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 use serde_json::Value;
 use sotto_model::{AclAction, AclEffect, AclRuleId, Clock, ConversationId};
 use sotto_wakeup::AddressGuard;
+use tokio::sync::Notify;
 
 use crate::app::{App, Backend, install_metrics, open_keyring, read_token};
 use crate::clock::SystemClock;
@@ -78,8 +79,42 @@ enum Commands {
 
 #[derive(Subcommand)]
 enum TenantCommand {
-    Add { tenant: String },
+    Add {
+        tenant: String,
+    },
+    /// With how long each is kept, and where its log begins
     List,
+    /// How long a tenant's messages are kept; what is not named stays as it is
+    Retention {
+        tenant: String,
+        #[command(flatten)]
+        limits: RetentionFlags,
+    },
+    /// Legal hold: no message of the tenant is deleted
+    Hold {
+        tenant: String,
+        hold: OnOff,
+    },
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = true)]
+struct RetentionFlags {
+    /// Delete messages after so many days; 0: never for their age
+    #[arg(long, value_name = "N")]
+    days: Option<u32>,
+    /// Delete the oldest messages over so many sealed bytes; 0: never for their size
+    #[arg(long, value_name = "N")]
+    bytes: Option<u64>,
+    /// As configured, but for what else is named
+    #[arg(long)]
+    default: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum OnOff {
+    On,
+    Off,
 }
 
 #[derive(Subcommand)]
@@ -314,6 +349,13 @@ fn operation(command: Commands) -> Result<Operation> {
         Commands::Serve(_) | Commands::Check(_) | Commands::Store(_) => bail!("not an operation"),
         Commands::Tenant(TenantCommand::Add { tenant }) => Operation::TenantAdd { tenant },
         Commands::Tenant(TenantCommand::List) => Operation::TenantList {},
+        Commands::Tenant(TenantCommand::Retention { tenant, limits }) => {
+            let RetentionFlags { days, bytes, default } = limits;
+            Operation::TenantRetention { tenant, days, bytes, default }
+        }
+        Commands::Tenant(TenantCommand::Hold { tenant, hold }) => {
+            Operation::TenantHold { tenant, hold: hold == OnOff::On }
+        }
         Commands::User(UserCommand::Add { tenant, user, password }) => {
             Operation::UserAdd { tenant, user, password: password.read()? }
         }
@@ -389,7 +431,16 @@ async fn administer(flags: &Flags, operation: Operation) -> Result<Value> {
             let keyring = open_keyring(&data, store.clone(), &clock).await?;
             let guard = AddressGuard::new(config.push.allow_networks.iter().copied());
             let configured_rules = config.acl.into();
-            let operations = Operations { store, keyring, clock, guard, configured_rules, live: None };
+            let operations = Operations {
+                store,
+                keyring,
+                clock,
+                guard,
+                configured_rules,
+                retention: config.retention,
+                retention_changed: Arc::new(Notify::new()),
+                live: None,
+            };
             let answer = operations.run(operation).await;
             backend.close().await;
             Ok(answer?)

@@ -7,11 +7,14 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use sotto_model::limits::ACL_RULES_PER_TENANT_MAX;
 use sotto_model::{AclAction, AclEffect, AclFilter, AclRule, ClientLimits, LimitOutOfRange};
+use sotto_storage::retention::RetentionPolicy;
 
 const MQTTS_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8883);
 const WSS_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8884);
 const PRIVATE_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 const DATA_DEFAULT: &str = "sotto-data";
+/// A phone that is off for a holiday misses nothing, whatever is configured.
+const RETENTION_MINIMUM_DAYS_DEFAULT: u32 = 30;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
@@ -50,6 +53,8 @@ struct File {
     push: PushFile,
     #[serde(default)]
     limits: LimitsFile,
+    #[serde(default)]
+    retention: RetentionFile,
     #[serde(default)]
     acl: Vec<AclFile>,
 }
@@ -94,6 +99,31 @@ impl LimitsFile {
             keep_alive_seconds_max: self.keep_alive_seconds_max.unwrap_or(default.keep_alive_seconds_max),
         };
         limits.check().map(|()| limits)
+    }
+}
+
+/// Each in the place of the default.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetentionFile {
+    days: Option<u32>,
+    bytes: Option<u64>,
+    minimum_days: Option<u32>,
+}
+
+impl RetentionFile {
+    fn checked(&self) -> Result<RetentionPolicy, ConfigError> {
+        let policy = RetentionPolicy {
+            days: self.days.unwrap_or(0),
+            bytes: self.bytes.unwrap_or(0),
+            minimum_days: self.minimum_days.unwrap_or(RETENTION_MINIMUM_DAYS_DEFAULT),
+        };
+        if !policy.allows_days(policy.days) {
+            return Err(ConfigError::Refused(
+                "retention.days must be 0 (never) or at least retention.minimum_days",
+            ));
+        }
+        Ok(policy)
     }
 }
 
@@ -194,6 +224,7 @@ pub(crate) struct Config {
     pub(crate) tls: Tls,
     pub(crate) push: Push,
     pub(crate) limits: ClientLimits,
+    pub(crate) retention: RetentionPolicy,
     /// In the order in which they are asked.
     pub(crate) acl: Vec<ConfiguredRule>,
 }
@@ -226,6 +257,7 @@ impl Config {
             tls: file.tls,
             push: Push { allow_networks: file.push.allow_networks, extra_ca },
             limits: file.limits.checked()?,
+            retention: file.retention.checked()?,
             acl: file.acl.into_iter().map(ConfiguredRule::from).collect(),
         };
         config.check(file.environment.unwrap_or_default())?;
@@ -334,6 +366,21 @@ mod tests {
         assert_eq!(error.to_string(), "limits.receive_maximum must be 1 to 128");
         let config = load("[limits]\ntopic_levels_max = 8\n", &ServeFlags::default()).expect("valid");
         assert_eq!(config.limits, ClientLimits { topic_levels_max: 8, ..ClientLimits::DEFAULT });
+    }
+
+    #[test]
+    fn retention_below_the_minimum_is_refused_by_name() {
+        let load = |text: &str| load(text, &ServeFlags::default());
+        let none = load("").expect("valid").retention;
+        assert_eq!((none.days, none.bytes), (0, 0), "nothing is deleted unless it is said");
+        for text in ["[retention]\ndays = 29\n", "[retention]\ndays = 59\nminimum_days = 60\n"] {
+            let error = load(text).err().expect("refused").to_string();
+            assert!(error.contains("retention.days") && error.contains("minimum_days"), "{error}");
+        }
+        let policy = load("[retention]\ndays = 1\nbytes = 5\nminimum_days = 0\n").expect("valid").retention;
+        assert_eq!(policy, RetentionPolicy { days: 1, bytes: 5, minimum_days: 0 });
+        let error = load("[retention]\nhours = 1\n").err().expect("refused").to_string();
+        assert!(error.contains("hours"), "{error}");
     }
 
     #[test]

@@ -102,7 +102,26 @@ pub(crate) fn read_from(source: &'static str) {
     counter!("sotto_reads_total", "source" => source).increment(1);
 }
 
+/// Messages deleted one by one, and weeks of the log dropped as a whole.
+pub(crate) fn trimmed(messages: u64, weeks: u64) {
+    counter!("sotto_retention_messages_deleted_total").increment(messages);
+    counter!("sotto_retention_weeks_dropped_total").increment(weeks);
+}
+
+/// Offsets that were deleted before a session had come to them.
+pub(crate) fn history_missed(offsets: u64) {
+    counter!("sotto_history_missed_offsets_total").increment(offsets);
+    counter!("sotto_history_missed_sessions_total").increment(1);
+}
+
 fn describe() {
+    describe_counter!("sotto_retention_messages_deleted_total", "Messages deleted one by one.");
+    describe_counter!("sotto_retention_weeks_dropped_total", "Weeks of the log dropped as a whole.");
+    describe_counter!(
+        "sotto_history_missed_offsets_total",
+        "Offsets deleted before a session that may have had messages there had come to them."
+    );
+    describe_counter!("sotto_history_missed_sessions_total", "Times that a session had missed any.");
     describe_gauge!("sotto_connections", "Open connections, handshakes included.");
     describe_counter!("sotto_connects_total", "CONNECT packets answered, by the CONNACK's reason code.");
     describe_counter!("sotto_disconnects_total", "Connections ended, by reason.");

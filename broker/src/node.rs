@@ -11,6 +11,7 @@ use sotto_model::limits::TAIL_BYTES_MAX;
 use sotto_model::{ClientLimits, Clock, Principal, SessionId, TenantId};
 use sotto_storage::Store;
 use sotto_storage::committer::Committer;
+use sotto_storage::retention::RetentionPolicy;
 use sotto_storage::session_writer::SessionWriter;
 use sotto_storage::tail::Tail;
 use sotto_wakeup::{AddressGuard, Pusher, WakeupService};
@@ -26,8 +27,10 @@ use crate::config::ConfiguredRule;
 use crate::database_wait::once_there;
 use crate::devices::Devices;
 use crate::directory::LiveDirectory;
+use crate::log_starts::LogStarts;
 use crate::operations::Operations;
 use crate::registry::Registry;
+use crate::retention::retain;
 use crate::router::Router;
 use crate::services::Services;
 use crate::session_entry::{Command, SessionEntry};
@@ -56,6 +59,7 @@ pub(crate) struct Parts {
     /// Where push endpoints may lead.
     pub(crate) guard: AddressGuard,
     pub(crate) limits: ClientLimits,
+    pub(crate) retention: RetentionPolicy,
     pub(crate) configured_rules: Arc<[ConfiguredRule]>,
     /// See [`Authenticator::new`].
     pub(crate) nobody_key: Zeroizing<Vec<u8>>,
@@ -82,7 +86,7 @@ impl Node {
         parts: Parts,
         prepare: impl AsyncFnOnce(&Operations) -> Result<Option<TenantId>>,
     ) -> Result<Self> {
-        let Parts { store, keyring, clock, pusher, guard, limits, configured_rules, .. } = parts;
+        let Parts { store, keyring, clock, pusher, guard, limits, retention, configured_rules, .. } = parts;
         let stopping = CancellationToken::new();
         let stop = CancellationToken::new();
         let abandon = CancellationToken::new();
@@ -101,13 +105,16 @@ impl Node {
             configured_rules: configured_rules.clone(),
             changed: Notify::new(),
         });
+        let retention_changed = Arc::new(Notify::new());
         let operations = Arc::new(Operations {
             store: store.clone(),
             keyring: keyring.clone(),
             clock: clock.clone(),
             guard,
             configured_rules,
+            retention,
             live: Some(directory.clone()),
+            retention_changed: retention_changed.clone(),
         });
         let anonymous_tenant = prepare(&operations).await?;
         let revision = once_there(async || directory.load().await.context("load the directory")).await?;
@@ -116,6 +123,10 @@ impl Node {
         let relay =
             WakeupService { outbox: store.clone(), keyring: keyring.clone(), pusher, clock: clock.clone() };
         let heads = once_there(async || store.heads().await.context("read the log's heads")).await?;
+        let starts = LogStarts::default();
+        starts.replace(
+            &once_there(async || store.retention().await.context("read where the logs begin")).await?,
+        );
         let tail = Arc::new(Tail::new(TAIL_BYTES_MAX, heads));
         let commits = Arc::new(Commits::new(tail.clone(), router.clone()));
         let committer = once_there(async || {
@@ -138,6 +149,8 @@ impl Node {
             committer,
             commits,
             tail,
+            starts: Arc::new(starts),
+            retention_changed,
             router: router.clone(),
             registry,
             devices: directory.devices.clone(),
@@ -157,6 +170,7 @@ impl Node {
 
         tasks.spawn(directory.follow(revision, stop.clone()));
         tasks.spawn(sweep(services.clone(), stop.clone()));
+        tasks.spawn(retain(services.clone(), retention, stop.clone()));
         tasks.spawn(publish_due_wills(services.clone(), stop.clone()));
         tasks.spawn(refresh_keys(services.clone(), stop.clone()));
         Ok(Self { services, operations, connections, tasks, stopping, stop, abandon })

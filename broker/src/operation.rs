@@ -9,6 +9,8 @@ use sotto_model::{AclAction, AclEffect, AclRuleId, ConversationId};
 pub(crate) enum Operation {
     TenantAdd { tenant: String },
     TenantList {},
+    TenantRetention { tenant: String, days: Option<u32>, bytes: Option<u64>, default: bool },
+    TenantHold { tenant: String, hold: bool },
     UserAdd { tenant: String, user: String, password: String },
     UserList { tenant: String },
     UserRemove { tenant: String, user: String },

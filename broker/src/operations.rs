@@ -14,13 +14,16 @@ use sotto_storage::directory::{
 };
 use sotto_storage::error::StoreError;
 use sotto_storage::push_registry::Platform;
+use sotto_storage::retention::{RetentionLimits, RetentionPolicy};
 use sotto_wakeup::{AddressGuard, AddressRefused, Endpoint, EndpointError, TokenVault};
+use tokio::sync::Notify;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::clock::SystemClock;
 use crate::config::ConfiguredRule;
 use crate::directory::LiveDirectory;
+use crate::log_starts::LogStart;
 use crate::operation::Operation;
 
 /// Audit rows and dead letters in one answer.
@@ -44,6 +47,8 @@ pub(crate) enum OperationError {
     Directory(#[from] DirectoryError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("retention.minimum_days is {minimum_days}: {days} days are too few (0: for good)")]
+    RetentionTooShort { days: u32, minimum_days: u32 },
     #[error("key service unavailable")]
     Key,
     #[error("internal fault")]
@@ -57,6 +62,9 @@ pub(crate) struct Operations {
     /// Where push endpoints may lead.
     pub(crate) guard: AddressGuard,
     pub(crate) configured_rules: Arc<[ConfiguredRule]>,
+    pub(crate) retention: RetentionPolicy,
+    /// Rung when somebody's is changed.
+    pub(crate) retention_changed: Arc<Notify>,
     /// The running broker's memory; none when the store is administered directly.
     pub(crate) live: Option<Arc<LiveDirectory>>,
 }
@@ -67,9 +75,15 @@ impl Operations {
         let now = self.clock.unix_now();
         match operation {
             Operation::TenantAdd { tenant } => self.add_tenant(&tenant, TopicPolicy::Membership).await,
-            Operation::TenantList {} => {
-                let rows = self.store.snapshot().await?.tenants;
-                Ok(rows.iter().map(|tenant| json!({"tenant": tenant.name, "id": tenant.id})).collect())
+            Operation::TenantList {} => self.list_tenants().await,
+            Operation::TenantRetention { tenant, days, bytes, default } => {
+                self.set_retention(&tenant, days, bytes, default).await
+            }
+            Operation::TenantHold { tenant, hold } => {
+                let (_, tenant) = self.tenant(&tenant).await?;
+                self.store.set_legal_hold(tenant, hold, now).await?;
+                self.retention_changed.notify_one();
+                Ok(json!({"id": tenant, "legal_hold": hold}))
             }
             Operation::UserAdd { tenant, user, password } => self.add_user(&tenant, &user, password).await,
             Operation::UserList { tenant } => {
@@ -212,6 +226,52 @@ impl Operations {
             live.policy.add_tenant(tenant.id, topics);
         }
         Ok(json!({"tenant": tenant.name, "id": tenant.id}))
+    }
+
+    /// As each is kept, be it by limits of its own or by those configured.
+    async fn list_tenants(&self) -> Result<Value, OperationError> {
+        let tenants = self.store.snapshot().await?.tenants;
+        let retention = self.store.retention().await?;
+        let row = |tenant: &Tenant| {
+            let kept = retention.iter().find(|kept| kept.tenant == tenant.id);
+            let limits = kept.map(|kept| kept.limits).unwrap_or_default();
+            json!({
+                "tenant": tenant.name,
+                "id": tenant.id,
+                "retention_days": limits.days.unwrap_or(self.retention.days),
+                "retention_bytes": limits.bytes.unwrap_or(self.retention.bytes),
+                "legal_hold": kept.is_some_and(|kept| kept.legal_hold),
+                "history_from": kept.map(|kept| LogStart(kept.start).first_held().0),
+            })
+        };
+        Ok(tenants.iter().map(row).collect())
+    }
+
+    async fn set_retention(
+        &self,
+        name: &str,
+        days: Option<u32>,
+        bytes: Option<u64>,
+        default: bool,
+    ) -> Result<Value, OperationError> {
+        if let Some(days) = days.filter(|days| !self.retention.allows_days(*days)) {
+            return Err(OperationError::RetentionTooShort {
+                days,
+                minimum_days: self.retention.minimum_days,
+            });
+        }
+        let (_, tenant) = self.tenant(name).await?;
+        let retention = self.store.retention().await?;
+        let own = retention.iter().find(|kept| kept.tenant == tenant).filter(|_| !default);
+        let own = own.map(|kept| kept.limits).unwrap_or_default();
+        let limits = RetentionLimits { days: days.or(own.days), bytes: bytes.or(own.bytes) };
+        self.store.set_retention(tenant, limits, self.clock.unix_now()).await?;
+        self.retention_changed.notify_one();
+        Ok(json!({
+            "id": tenant,
+            "retention_days": limits.days.unwrap_or(self.retention.days),
+            "retention_bytes": limits.bytes.unwrap_or(self.retention.bytes),
+        }))
     }
 
     async fn add_user(&self, tenant: &str, name: &str, password: String) -> Result<Value, OperationError> {

@@ -56,6 +56,8 @@ pub(crate) async fn serve(
 fn app(private: Private) -> Router {
     let administration = Router::new()
         .route("/tenants", get(tenants).post(add_tenant))
+        .route("/tenants/{tenant}/retention", put(set_retention))
+        .route("/tenants/{tenant}/hold", put(set_hold))
         .route("/tenants/{tenant}/users", get(users).post(add_user))
         .route("/tenants/{tenant}/users/{user}", delete(remove_user))
         .route("/tenants/{tenant}/users/{user}/password", put(set_password))
@@ -130,9 +132,12 @@ impl Private {
 impl IntoResponse for OperationError {
     fn into_response(self) -> Response {
         let status = match &self {
-            Self::Name(_) | Self::Password(_) | Self::Endpoint(_) | Self::Address(_) | Self::AclFilter(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Name(_)
+            | Self::Password(_)
+            | Self::Endpoint(_)
+            | Self::Address(_)
+            | Self::AclFilter(_)
+            | Self::RetentionTooShort { .. } => StatusCode::BAD_REQUEST,
             Self::Missing(_) | Self::Directory(DirectoryError::Missing(_)) => StatusCode::NOT_FOUND,
             Self::Directory(DirectoryError::Exists(_) | DirectoryError::Full(_)) => StatusCode::CONFLICT,
             Self::Directory(DirectoryError::Store(_)) | Self::Store(_) | Self::Key => {
@@ -161,6 +166,30 @@ struct NewTenant {
 
 async fn add_tenant(private: Has, Json(new): Json<NewTenant>) -> Answer {
     private.run(Operation::TenantAdd { tenant: new.tenant }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewRetention {
+    days: Option<u32>,
+    bytes: Option<u64>,
+    #[serde(default)]
+    default: bool,
+}
+
+async fn set_retention(private: Has, Path(tenant): Path<String>, Json(new): Json<NewRetention>) -> Answer {
+    let NewRetention { days, bytes, default } = new;
+    private.run(Operation::TenantRetention { tenant, days, bytes, default }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewHold {
+    hold: bool,
+}
+
+async fn set_hold(private: Has, Path(tenant): Path<String>, Json(new): Json<NewHold>) -> Answer {
+    private.run(Operation::TenantHold { tenant, hold: new.hold }).await
 }
 
 async fn users(private: Has, Path(tenant): Path<String>) -> Answer {

@@ -11,7 +11,8 @@ use sotto_model::{
 use sotto_storage::StoreError;
 use sotto_storage::message_log::{PageLimit, Selector, StoredMessage};
 
-use crate::metrics::{Drop, dropped, read_from};
+use crate::log_starts::LogStart;
+use crate::metrics::{Drop, dropped, history_missed, read_from};
 use crate::record::Record;
 use crate::services::Services;
 use crate::session_entry::SessionEntry;
@@ -50,12 +51,39 @@ impl Services {
         if selectors.is_empty() || head <= after {
             return Ok(Page { records: Vec::new(), scanned_to: head.max(after) });
         }
-        if let Some(page) = self.tail.read(tenant, &selectors, after, head, PAGE) {
+        let start = self.starts.of(tenant);
+        let missed = start.missed(&selectors, after);
+        // What is deleted is neither looked for nor taken from memory.
+        let after = after.max(start.0).min(head);
+        let page = self.read_selected(entry, &selectors, after, head).await?;
+        if missed > 0 {
+            history_missed(missed);
+        }
+        Ok(page)
+    }
+
+    /// What was deleted before the session had come to it, if anything was.
+    pub(crate) fn missed(&self, entry: &SessionEntry, cursor: Offset) -> Option<LogStart> {
+        let start = self.starts.of(entry.principal.tenant);
+        // Nearly always the cursor is after the start, and nobody looks at what is subscribed to.
+        let offsets = if cursor < start.0 { start.missed(&self.selectors(entry), cursor) } else { 0 };
+        (offsets > 0).then_some(start)
+    }
+
+    async fn read_selected(
+        &self,
+        entry: &SessionEntry,
+        selectors: &[Selector],
+        after: Offset,
+        head: Offset,
+    ) -> Result<Page, StoreError> {
+        let tenant = entry.principal.tenant;
+        if let Some(page) = self.tail.read(tenant, selectors, after, head, PAGE) {
             read_from("tail");
             return Ok(Page { records: page.records, scanned_to: page.scanned_to });
         }
         read_from("store");
-        let page = self.store.read(tenant, &selectors, after, head, PAGE).await?;
+        let page = self.store.read(tenant, selectors, after, head, PAGE).await?;
         let scanned_to = page.scanned_to;
         let records = self.open_all(&entry.principal, page.messages).await?;
         Ok(Page { records, scanned_to })

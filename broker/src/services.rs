@@ -9,12 +9,13 @@ use sotto_storage::Store;
 use sotto_storage::committer::Committer;
 use sotto_storage::session_writer::SessionWriter;
 use sotto_storage::tail::Tail;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::audit::Audit;
 use crate::clock::SystemClock;
 use crate::commits::Commits;
 use crate::devices::Devices;
+use crate::log_starts::LogStarts;
 use crate::record::Record;
 use crate::registry::Registry;
 use crate::router::Router;
@@ -30,6 +31,9 @@ pub(crate) struct Services {
     pub(crate) commits: Arc<Commits>,
     pub(crate) sessions: SessionWriter,
     pub(crate) tail: Arc<Tail<Record>>,
+    pub(crate) starts: Arc<LogStarts>,
+    /// Rung by whoever changed how long something is kept.
+    pub(crate) retention_changed: Arc<Notify>,
     pub(crate) router: Arc<Router>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) devices: Arc<Devices>,

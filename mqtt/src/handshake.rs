@@ -158,12 +158,27 @@ pub struct Welcome<'a> {
     pub response_information: Option<&'a str>,
     /// The last of enhanced authentication; empty where there was none.
     pub authentication_data: &'a [u8],
+    /// A User Property, where it does not make the packet too large. [MQTT-3.2.2-20]
+    pub told: Option<(&'a str, &'a str)>,
 }
 
 impl Negotiated {
     /// CONNACK with Success, telling a version 5 client what this server does not follow by default. Nothing is
     /// written where the client takes no packet as large as that.
     pub fn accepted(&self, welcome: Welcome<'_>, out: &mut Vec<u8>) {
+        let start = out.len();
+        self.write_accepted(&welcome, out);
+        if out.len() - start > self.packet_bytes_max as usize && welcome.told.is_some() {
+            out.truncate(start);
+            self.write_accepted(&Welcome { told: None, ..welcome }, out);
+        }
+        // [MQTT-3.1.2-24]
+        if out.len() - start > self.packet_bytes_max as usize {
+            out.truncate(start);
+        }
+    }
+
+    fn write_accepted(&self, welcome: &Welcome<'_>, out: &mut Vec<u8>) {
         let mut properties = PropertyBuf::new();
         if self.version == Version::V5 {
             if self.session_expiry_capped {
@@ -193,18 +208,16 @@ impl Negotiated {
                     properties.push(Property::AuthenticationData(welcome.authentication_data));
                 }
             }
+            if let Some((name, value)) = welcome.told {
+                properties.push(Property::UserProperty(name, value));
+            }
         }
         let connack = ConnAck {
             session_present: welcome.session_present,
             reason: ReasonCode::Success,
             properties: properties.as_properties(),
         };
-        let start = out.len();
         Packet::ConnAck(connack).encode(self.version, out);
-        // [MQTT-3.1.2-24]
-        if out.len() - start > self.packet_bytes_max as usize {
-            out.truncate(start);
-        }
     }
 }
 

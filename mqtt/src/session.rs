@@ -430,7 +430,8 @@ impl Session {
         self.inflight.has_to_resend()
     }
 
-    /// Sends the message again, with DUP and its packet id; `None` gives it up. [MQTT-4.4.0-1]
+    /// Sends the message again, with DUP and its packet id; `None` gives it up, since there is nothing to send
+    /// any more. [MQTT-4.4.0-1]
     pub fn resend(&mut self, message: InflightMessage, delivery: Option<&Delivery<'_>>, out: &mut Vec<u8>) {
         if let Some(delivery) = delivery {
             let own = own_properties(delivery);
@@ -441,6 +442,18 @@ impl Session {
                 self.write_publish(&delivery, own, Some(message.packet_id), true, out);
                 return;
             }
+        }
+        if message.qos == QoS::ExactlyOnce {
+            // The client may hold it under this packet id, and would take another message for it. PUBREL lets go of
+            // the id on both sides, whether it does or not.
+            match self.inflight.release(message.packet_id, self.keeps) {
+                Ok(true) => {
+                    self.acknowledge_with(Packet::PubRel, message.packet_id, ReasonCode::Success, out);
+                }
+                Ok(false) => self.has_unkept = true,
+                Err(_) => self.inflight.forget(message.packet_id),
+            }
+            return;
         }
         self.inflight.forget(message.packet_id);
     }

@@ -78,6 +78,9 @@ pub(crate) struct Live {
     pub(super) last_saved_seconds: u32,
 }
 
+/// The User Property of a CONNACK that says at which offset history starts, to a session that comes too late.
+const HISTORY_FROM: &str = "sotto-history-from";
+
 impl Live {
     /// Begins with CONNACK in `out`, or with nothing when the client takes none.
     pub(crate) fn begin(
@@ -86,15 +89,24 @@ impl Live {
         services: Arc<Services>,
         out: &mut Vec<u8>,
     ) -> Self {
-        let Opened { owned, mut session, present, assigned_client_id, authentication_data, inflight } =
-            opened;
+        let Opened {
+            owned,
+            mut session,
+            present,
+            assigned_client_id,
+            authentication_data,
+            inflight,
+            history,
+        } = opened;
         let principal = &owned.entry.principal;
         let inbox = (principal.topics == TopicPolicy::Membership).then(|| format!("u/{}/", principal.user));
+        let history_from = history.map(|start| start.first_held().0.to_string());
         let welcome = Welcome {
             session_present: present,
             assigned_client_id: assigned_client_id.as_deref(),
             response_information: inbox.as_deref(),
             authentication_data: &authentication_data,
+            told: history_from.as_deref().map(|from| (HISTORY_FROM, from)),
         };
         session.negotiated().accepted(welcome, out);
         if !out.is_empty() {

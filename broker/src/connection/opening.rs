@@ -17,6 +17,7 @@ use sotto_storage::wills::{KeptWill, WillEnd};
 use uuid::Uuid;
 
 use crate::connection_id::ConnectionId;
+use crate::log_starts::LogStart;
 use crate::record::Record;
 use crate::registry::ClaimError;
 use crate::services::Services;
@@ -34,6 +35,8 @@ pub(crate) struct Opened {
     pub(crate) authentication_data: Vec<u8>,
     /// Bodies of the messages that were in flight.
     pub(crate) inflight: Vec<Arc<Record>>,
+    /// Where the log begins, for a session that was not there before it did.
+    pub(crate) history: Option<LogStart>,
 }
 
 /// The session is ours until this is dropped.
@@ -158,6 +161,7 @@ pub(crate) async fn open(
     };
     services.router.replace_subscriptions(entry, subscriptions);
 
+    let history = services.missed(entry, progress.cursor.0);
     let offsets: Vec<Offset> =
         progress.inflight.iter().filter(|message| !message.released).map(|message| message.offset).collect();
     let inflight = services.read_at(&principal, &offsets).await.map_err(|_| unavailable())?;
@@ -170,7 +174,7 @@ pub(crate) async fn open(
     drop(unbegun);
     owned.kept_will = kept_will;
     let assigned_client_id = is_assigned.then_some(client_id);
-    Ok(Opened { owned, session, present, assigned_client_id, authentication_data, inflight })
+    Ok(Opened { owned, session, present, assigned_client_id, authentication_data, inflight, history })
 }
 
 /// An opening that the store committed and did not answer is repeated, and finds the session that it made: one

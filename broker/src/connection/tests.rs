@@ -15,6 +15,7 @@ use sotto_mqtt::packet::{
     Ack, Connect, Packet, Publish, Subscribe, SubscribeFilters, Unsubscribe, UnsubscribeFilters, Version,
 };
 use sotto_mqtt::reason::ReasonCode;
+use sotto_storage::retention::RetentionPolicy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -53,6 +54,7 @@ impl Broker {
             tls: Tls::default(),
             push: Push { allow_networks: Vec::new(), extra_ca: None },
             limits,
+            retention: RetentionPolicy::default(),
             acl: Vec::new(),
         };
         let metrics = PrometheusBuilder::new().build_recorder().handle();

@@ -17,6 +17,7 @@ use sotto_model::{
 };
 use sotto_storage::directory::{Conversation, Directory, StoredPassword, Tenant, User};
 use sotto_storage::message_log::{MessageLog, PageLimit, Selector};
+use sotto_storage::retention::RetentionPolicy;
 use sotto_wakeup::{AddressGuard, PushOutcome, Pusher, Wakeup};
 use tokio::io::DuplexStream;
 use tokio::sync::Semaphore;
@@ -268,6 +269,7 @@ impl Life {
             pusher: Arc::new(SimulatedPusher(Mutex::new(Chance::new(world.seed, Of::Push, number)))),
             guard: AddressGuard::new([]),
             limits: world.plan.limits,
+            retention: RetentionPolicy::default(),
             configured_rules: Arc::new([]),
             nobody_key: Zeroizing::new(Vec::new()),
             password_checks: 1,

@@ -13,6 +13,7 @@ mod privacy;
 mod push;
 mod refusals;
 mod retained;
+mod retention;
 mod sessions;
 mod sharing;
 mod slow;

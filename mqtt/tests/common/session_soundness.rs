@@ -524,8 +524,17 @@ impl Driver {
         // A body may be gone; then the message is given up.
         if message.payload_len % 7 == 6 {
             self.session.resend(next, None, &mut self.out);
-            self.inflight.retain(|it| it.packet_id != next.packet_id);
-            return self.take(&[]);
+            if next.qos != QoS::ExactlyOnce {
+                self.inflight.retain(|it| it.packet_id != next.packet_id);
+                return self.take(&[]);
+            }
+            // The client may have it: the packet id is let go of on both sides.
+            let at = self.position(next.packet_id).expect("in flight");
+            let message = &mut self.inflight[at];
+            message.released = true;
+            message.kept = !self.keeps;
+            let told = message.kept.then(|| format!("PUBREL {} 0", next.packet_id.0));
+            return self.take(told.as_slice());
         }
         let payload = vec![b'p'; message.payload_len];
         // QoS and RETAIN stay what they were when it was first sent.

@@ -93,6 +93,8 @@ pub(crate) struct Phone {
     next_packet_id: PacketId,
     /// What CONNACK said: the session was there.
     pub(crate) present: bool,
+    /// And at which offset history starts.
+    pub(crate) history_from: Option<u64>,
 }
 
 impl Login {
@@ -250,6 +252,7 @@ impl Phone {
             put_aside: VecDeque::new(),
             next_packet_id: PacketId::FIRST,
             present: false,
+            history_from: None,
         }
     }
 
@@ -508,6 +511,11 @@ impl Phone {
         loop {
             let decoded = decode(&self.input, self.version, u32::MAX).expect("well-formed packets");
             if let Some((packet, len)) = decoded {
+                if let Packet::ConnAck(connack) = &packet {
+                    let mut told = connack.properties.user_properties();
+                    let from = told.find(|(name, _)| *name == "sotto-history-from");
+                    self.history_from = from.map(|(_, offset)| offset.parse().expect("a number"));
+                }
                 let heard = Heard::of(&packet);
                 self.input.drain(..len);
                 return heard;
