@@ -206,7 +206,7 @@ impl StoreCheck for PostgresStore {
     }
 }
 
-const COUNTED: [&str; 16] = [
+const COUNTED: [&str; 17] = [
     "tenants",
     "users",
     "devices",
@@ -214,6 +214,7 @@ const COUNTED: [&str; 16] = [
     "memberships",
     "topics",
     "messages",
+    "publications",
     "retained",
     "sessions",
     "subscriptions",
@@ -352,7 +353,8 @@ async fn check_sessions(connection: &mut PgConnection, judge: &mut Judge) -> Res
 
 async fn check_outbox(connection: &mut PgConnection, judge: &mut Judge) -> Result<(), Fault> {
     let mut rows = sqlx::query_as::<_, (i64, Option<Uuid>, i64, Option<bool>)>(
-        "SELECT o.outbox_id, t.tenant_id, o.base_offset + p.ordinal, m.topic_id = p.topic_id \
+        // Of arrays that differ in length, the shorter one gives nulls.
+        "SELECT o.outbox_id, t.tenant_id, coalesce(o.base_offset + p.ordinal, -1), m.topic_id = p.topic_id \
          FROM outbox o CROSS JOIN UNNEST(ordinals, topic_ids) AS p (ordinal, topic_id) \
          LEFT JOIN topics t USING (topic_id) \
          LEFT JOIN messages m ON m.tenant_id = t.tenant_id AND m.log_offset = o.base_offset + p.ordinal",

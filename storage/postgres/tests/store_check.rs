@@ -132,6 +132,9 @@ damages! {
     an_outbox_row_of_no_topic_is_found:
         "INSERT INTO outbox (base_offset, ordinals, topic_ids, sender_ids, expiries_ms, committed_at_ms) \
          VALUES (0, '{1}', '{999}', ARRAY[gen_random_uuid()], '{NULL}', 0)" => [(OutboxOfNoTopic, 1)];
+    an_outbox_row_that_lacks_a_place_is_found:
+        "UPDATE outbox SET ordinals = ARRAY[]::integer[] WHERE base_offset + ordinals[1] = 4"
+            => [(OutboxOutOfRange, 1)];
     an_outbox_row_of_no_message_is_found:
         "DELETE FROM messages WHERE log_offset = 4" => [(OutboxOfNoMessage, 1)];
     an_outbox_row_of_another_topic_is_found:

@@ -240,7 +240,7 @@ fn stand_in(number: i64) -> Uuid {
     Uuid::from_u64_pair(0, number.unsigned_abs())
 }
 
-const COUNTED: [&str; 16] = [
+const COUNTED: [&str; 17] = [
     "tenants",
     "users",
     "devices",
@@ -248,6 +248,7 @@ const COUNTED: [&str; 16] = [
     "memberships",
     "topics",
     "messages",
+    "publications",
     "retained",
     "sessions",
     "subscriptions",
