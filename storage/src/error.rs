@@ -2,7 +2,7 @@
 
 /// Names the operation and the kind of fault; never a value from a row or the database's own text, which
 /// may quote one.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database cannot be asked at the moment; the same call may succeed later.
     #[error("store unavailable: {operation} ({code})")]

@@ -38,8 +38,14 @@ pub(crate) const TOPIC_CACHE_ENTRIES_MAX: usize = 200_000;
 pub(crate) const TOPICS_PER_PAGE: usize = 4096;
 /// Topic names looked at for one page of retained messages.
 pub(crate) const RETAINED_NAMES_MAX: usize = 8192;
-/// Topics whose messages one query reads; a read of more makes several queries and merges them.
+/// Topics of one session whose messages one query reads; a read of more makes several queries and merges them.
 pub(crate) const TOPICS_PER_READ: usize = 4096;
+/// Topics of all sessions that one query reads for.
+pub(crate) const TOPICS_PER_QUERY: usize = 8192;
+/// Sessions for which one query reads a page.
+pub(crate) const READS_PER_QUERY_MAX: usize = 64;
+/// Times that a read is asked for again, because who asked for it together with others went away.
+pub(crate) const READ_TURNS_MAX: usize = 8;
 /// Sessions marked disconnected in one transaction by `recover`.
 pub(crate) const RECOVER_SESSIONS_PER_TURN: usize = 5_000;
 /// Disconnected sessions for which one statement decides whether a wakeup is due.

@@ -1,6 +1,4 @@
-//! Reading the log: always topic by topic, through (topic, offset), never through a tenant's traffic.
-
-use std::collections::HashMap;
+//! The log and what is retained of it.
 
 use async_trait::async_trait;
 use sotto_model::{Offset, TenantId, TopicFilter, TopicName, UnixMillis};
@@ -15,9 +13,10 @@ use uuid::Uuid;
 use crate::column::{self, MESSAGE_COLUMNS, MessageRow, bigint};
 use crate::fault::Fault;
 use crate::lane::within;
-use crate::limits::{RETAINED_NAMES_MAX, TOPICS_PER_PAGE, TOPICS_PER_READ};
+use crate::limits::{RETAINED_NAMES_MAX, TOPICS_PER_PAGE};
+use crate::read_queue::ReadRequest;
 use crate::store::PostgresStore;
-use crate::topics::{self, NameRange, TopicIds, TopicKey};
+use crate::topics::NameRange;
 
 #[async_trait]
 impl MessageLog for PostgresStore {
@@ -43,10 +42,8 @@ impl MessageLog for PostgresStore {
         up_to: Offset,
         limit: PageLimit,
     ) -> Result<Page, StoreError> {
-        let mut held = self.readers.hold("read log").await?;
-        let range = Range { after, up_to, limit };
-        let result = within(read(held.connection(), &self.topic_ids, tenant, selectors, range)).await;
-        held.settle(result)
+        let request = ReadRequest { tenant, selectors: selectors.to_vec(), after, up_to, limit };
+        self.read_queue.read(&self.readers, &self.topic_ids, request).await
     }
 
     async fn get(&self, tenant: TenantId, offsets: &[Offset]) -> Result<Vec<StoredMessage>, StoreError> {
@@ -103,122 +100,6 @@ async fn heads(connection: &mut PgConnection) -> Result<Vec<(TenantId, Offset)>,
     let rows: Vec<(Uuid, i64)> =
         sqlx::query_as("SELECT tenant_id, head FROM counters").fetch_all(connection).await?;
     rows.into_iter().map(|(tenant, head)| Ok((TenantId(tenant), column::offset(head)?))).collect()
-}
-
-#[derive(Clone, Copy)]
-struct Range {
-    after: Offset,
-    up_to: Offset,
-    limit: PageLimit,
-}
-
-async fn read(
-    connection: &mut PgConnection,
-    cache: &TopicIds,
-    tenant: TenantId,
-    selectors: &[Selector],
-    range: Range,
-) -> Result<Page, Fault> {
-    let nothing = Page { messages: Vec::new(), scanned_to: range.up_to };
-    if range.after >= range.up_to {
-        return Ok(nothing);
-    }
-    let topics = expand(connection, cache, tenant, selectors, range.after).await?;
-    // One row more than the page takes tells a page that was cut from one that just fits.
-    let rows_wanted = range.limit.records.max(1).saturating_add(1);
-    let mut rows = Vec::new();
-    let chosen: Vec<(i64, i64)> = topics.iter().map(|(id, (_, after))| (*id, bigint(after.0))).collect();
-    for chunk in chosen.chunks(TOPICS_PER_READ) {
-        rows.append(&mut read_topics(connection, chunk, range, rows_wanted).await?);
-    }
-    // Each query returned its own first rows; the first of all of them are the first of the whole.
-    rows.sort_unstable_by_key(MessageRow::offset);
-
-    let mut messages = Vec::new();
-    let mut bytes = 0_usize;
-    for row in rows {
-        bytes = bytes.saturating_add(row.sealed_bytes());
-        let full = messages.len() >= range.limit.records.max(1)
-            || (!messages.is_empty() && bytes > range.limit.bytes);
-        if full {
-            let scanned_to = messages.last().map_or(range.after, |last: &StoredMessage| last.offset);
-            return Ok(Page { messages, scanned_to });
-        }
-        let (topic, _) = topics.get(&row.topic_id).ok_or(Fault::Inconsistent("a topic was not asked for"))?;
-        messages.push(row.into_message(topic.clone())?);
-    }
-    Ok(Page { messages, ..nothing })
-}
-
-/// The topics that the selectors match, each with the offset after which it is wanted: the least of any
-/// selector that matches it.
-async fn expand(
-    connection: &mut PgConnection,
-    cache: &TopicIds,
-    tenant: TenantId,
-    selectors: &[Selector],
-    after: Offset,
-) -> Result<HashMap<i64, (TopicName, Offset)>, Fault> {
-    let mut topics = HashMap::new();
-    let mut want = |id: i64, topic: TopicName, since: Offset| {
-        let since = since.max(after);
-        let (_, least) = topics.entry(id).or_insert((topic, since));
-        *least = since.min(*least);
-    };
-    let (wildcards, exact): (Vec<&Selector>, Vec<&Selector>) =
-        selectors.iter().partition(|selector| selector.filter.has_wildcard());
-    let keys = exact
-        .iter()
-        .map(|selector| Ok((tenant, column::topic(selector.filter.as_str())?)))
-        .collect::<Result<Vec<TopicKey>, Fault>>()?;
-    let ids = topics::find(connection, cache, &keys).await?;
-    for ((selector, (_, topic)), id) in exact.into_iter().zip(keys).zip(ids) {
-        if let Some(id) = id {
-            want(id, topic, selector.after);
-        }
-    }
-    for selector in wildcards {
-        for (id, topic) in topics::matching(connection, tenant, &selector.filter).await? {
-            want(id, topic, selector.after);
-        }
-    }
-    Ok(topics)
-}
-
-/// The first rows of these topics together, and of them one row more than the byte limit takes, so that a
-/// page of large messages neither fetches what it will not return nor misses that there is more.
-async fn read_topics(
-    connection: &mut PgConnection,
-    topics: &[(i64, i64)],
-    range: Range,
-    rows_wanted: usize,
-) -> Result<Vec<MessageRow>, Fault> {
-    let (ids, after): (Vec<i64>, Vec<i64>) = topics.iter().copied().unzip();
-    let rows = sqlx::query_as(&format!(
-        "SELECT {MESSAGE_COLUMNS} FROM ( \
-             SELECT first.*, first_value(octet_length(sealed)) OVER by_offset AS first_bytes, \
-                 sum(octet_length(sealed)) OVER by_offset - octet_length(sealed) AS bytes_before \
-             FROM ( \
-                 SELECT m.* FROM UNNEST($1::bigint[], $2::bigint[]) AS t (topic_id, after) \
-                 CROSS JOIN LATERAL ( \
-                     SELECT * FROM messages m \
-                     WHERE m.topic_id = t.topic_id AND m.log_offset > t.after AND m.log_offset <= $3 \
-                     ORDER BY m.log_offset LIMIT $4 \
-                 ) m \
-                 ORDER BY m.log_offset LIMIT $4 \
-             ) first \
-             WINDOW by_offset AS (ORDER BY log_offset) \
-         ) page \
-         WHERE bytes_before <= GREATEST($5, first_bytes) ORDER BY log_offset"
-    ))
-    .bind(ids)
-    .bind(after)
-    .bind(bigint(range.up_to.0))
-    .bind(column::limit(rows_wanted))
-    .bind(column::limit(range.limit.bytes))
-    .fetch_all(connection)
-    .await?;
-    Ok(rows)
 }
 
 struct NamedRow {

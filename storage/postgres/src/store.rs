@@ -14,6 +14,7 @@ use crate::limits::{
 use crate::low_watermark::LowWatermark;
 use crate::migrations;
 use crate::open_error::OpenError;
+use crate::read_queue::ReadQueue;
 use crate::topics::TopicIds;
 use crate::writer::Writer;
 
@@ -29,6 +30,7 @@ pub struct PostgresStore {
     pub(crate) control: Lane,
     /// What is old is deleted here, beside everything else.
     pub(crate) maintenance: Lane,
+    pub(crate) read_queue: ReadQueue,
     pub(crate) topic_ids: TopicIds,
     pub(crate) outbox_scan: LowWatermark,
     pub(crate) wake_scan: LowWatermark,
@@ -73,6 +75,7 @@ impl PostgresStore {
             readers: Lane::new(with_lookup_plans(base.clone()), options.readers.max(1)),
             control: Lane::new(with_lookup_plans(base.clone()), CONTROL_CONNECTIONS),
             maintenance: Lane::new(with_lookup_plans(base.clone()), 1),
+            read_queue: ReadQueue::default(),
             topic_ids: TopicIds::default(),
             outbox_scan: LowWatermark::default(),
             wake_scan: LowWatermark::default(),
