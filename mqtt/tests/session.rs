@@ -519,6 +519,23 @@ fn connack_names_the_method_of_connect_and_ends_its_exchange() {
 }
 
 #[test]
+fn what_connack_tells_never_makes_it_too_large() {
+    let told = Welcome { told: Some(("name", "value")), ..Welcome::default() };
+    let length = |welcome, packet_bytes_max| {
+        let mut out = Vec::new();
+        connect(Version::V5, None, Some(packet_bytes_max)).negotiated.accepted(welcome, &mut out);
+        out.len()
+    };
+    let (with, without) = (length(told, 1000), length(Welcome::default(), 1000));
+    assert!(with > without);
+    let as_large = |bytes: usize| u32::try_from(bytes).expect("a small packet");
+    assert_eq!(length(told, as_large(with)), with);
+    // [MQTT-3.2.2-20]
+    assert_eq!(length(told, as_large(with - 1)), without);
+    assert_eq!(length(told, as_large(without - 1)), 0);
+}
+
+#[test]
 fn packets_that_only_a_server_sends_are_violations() {
     let mut session = session(Version::V5);
     for packet in [
