@@ -16,6 +16,7 @@ pub(crate) enum Fault {
     BackendsTerminated,
     ConnectionsCut,
     ConnectionsHeld,
+    ConnectionsHung,
     CutAtCommit,
     ReadOnly,
     ConnectionsTaken,
@@ -46,6 +47,14 @@ impl Fault {
         round
     }
 
+    /// What takes too long for every round.
+    pub(crate) fn rare(kind: Kind) -> &'static [Self] {
+        match kind {
+            Kind::Sqlite => &[],
+            Kind::Postgres => &[Self::ConnectionsHung],
+        }
+    }
+
     pub(crate) fn is_kill(self) -> bool {
         matches!(self, Self::BrokerKilled | Self::ServerKilled | Self::BothKilled)
     }
@@ -68,6 +77,7 @@ impl fmt::Display for Fault {
             Self::BackendsTerminated => "backends terminated",
             Self::ConnectionsCut => "connections cut",
             Self::ConnectionsHeld => "connections held",
+            Self::ConnectionsHung => "connections hung",
             Self::CutAtCommit => "cut at COMMIT",
             Self::ReadOnly => "read-only",
             Self::ConnectionsTaken => "connections taken",

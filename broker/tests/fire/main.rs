@@ -37,6 +37,8 @@ use crate::world::World;
 const KILLS_DEFAULT: usize = 1;
 /// In a long run, from the second round on, one in so many of the faults that kill nothing.
 const OTHERS_ONE_IN: u64 = 4;
+/// Of the rounds after the first, one in so many has the faults that take long.
+const RARE_ONE_IN: u64 = 3;
 /// Between two faults, ms: the load comes back, and is in the middle of something.
 const PAUSE_MS: (u64, u64) = (200, 1_000);
 
@@ -68,9 +70,13 @@ async fn burn(kind: Kind) {
     let mut kills = 0;
     for round in 0.. {
         let mut faults = Fault::round(kind);
+        if round > 0 && dice.one_in(RARE_ONE_IN) {
+            faults.extend(Fault::rare(kind));
+        }
         dice.shuffle(&mut faults);
         for fault in faults {
-            if round > 0 && (kills >= kills_min || !fault.is_kill() && !dice.one_in(OTHERS_ONE_IN)) {
+            let is_other = !fault.is_kill() && !Fault::rare(kind).contains(&fault);
+            if round > 0 && (kills >= kills_min || is_other && !dice.one_in(OTHERS_ONE_IN)) {
                 continue;
             }
             if fault.needs_shim() && world.shim.is_none() {

@@ -27,6 +27,9 @@ struct Wire {
     /// Raised to cut whatever is connected.
     cuts: watch::Sender<u64>,
     held: watch::Sender<bool>,
+    /// Those that were connected before are held, for as long as this is told; 0 holds none.
+    hung: watch::Sender<u64>,
+    connections: AtomicU64,
     /// Taken by the first commit that goes by.
     at_commit: Mutex<Option<Cut>>,
     commits_cut: AtomicU64,
@@ -44,6 +47,8 @@ impl Proxy {
         let wire = Arc::new(Wire {
             cuts: watch::Sender::new(0),
             held: watch::Sender::new(false),
+            hung: watch::Sender::new(0),
+            connections: AtomicU64::new(0),
             at_commit: Mutex::new(None),
             commits_cut: AtomicU64::new(0),
         });
@@ -75,6 +80,16 @@ impl Proxy {
         self.wire.held.send_replace(held);
     }
 
+    /// What is connected hears and says nothing, until `unhang`; what connects from here on is not touched.
+    pub(crate) fn hang(&self) {
+        self.wire.hung.send_replace(self.wire.connections.load(Ordering::SeqCst) + 1);
+    }
+
+    /// What was said meanwhile arrives, late.
+    pub(crate) fn unhang(&self) {
+        self.wire.hung.send_replace(0);
+    }
+
     pub(crate) fn cut_at_commit(&self, cut: Cut) {
         *self.wire.at_commit.lock() = Some(cut);
     }
@@ -85,16 +100,26 @@ impl Proxy {
     }
 }
 
+struct Connection {
+    /// From 1.
+    number: u64,
+    /// False once it is to be cut: what comes back does not pass.
+    is_answered: AtomicBool,
+}
+
 impl Wire {
     async fn carry(&self, broker: impl AsyncRead + AsyncWrite, database: impl AsyncRead + AsyncWrite) {
         let (from_broker, to_broker) = tokio::io::split(broker);
         let (from_database, to_database) = tokio::io::split(database);
         let mut cuts = self.cuts.subscribe();
-        let answered = AtomicBool::new(true);
+        let connection = Connection {
+            number: self.connections.fetch_add(1, Ordering::SeqCst) + 1,
+            is_answered: AtomicBool::new(true),
+        };
         // Whatever ends first ends both ways.
         tokio::select! {
-            () = self.requests(from_broker, to_database, &answered) => {}
-            () = self.answers(from_database, to_broker, &answered) => {}
+            () = self.requests(from_broker, to_database, &connection) => {}
+            () = self.answers(from_database, to_broker, &connection) => {}
             _ = cuts.changed() => {}
         }
     }
@@ -104,7 +129,7 @@ impl Wire {
         &self,
         mut from: impl AsyncRead + Unpin,
         mut to: impl AsyncWrite + Unpin,
-        answered: &AtomicBool,
+        connection: &Connection,
     ) {
         let mut chunk = vec![0; 64 * 1024];
         let mut appends = false;
@@ -114,9 +139,9 @@ impl Wire {
             let cut = if appends && len >= BATCH_BYTES_MIN { self.at_commit.lock().take() } else { None };
             if cut.is_some() {
                 // Before the request leaves, or its answer could slip through.
-                answered.store(false, Ordering::SeqCst);
+                connection.is_answered.store(false, Ordering::SeqCst);
             }
-            self.pass().await;
+            self.pass(connection).await;
             if to.write_all(chunk).await.is_err() {
                 return;
             }
@@ -132,12 +157,12 @@ impl Wire {
         &self,
         mut from: impl AsyncRead + Unpin,
         mut to: impl AsyncWrite + Unpin,
-        answered: &AtomicBool,
+        connection: &Connection,
     ) {
         let mut chunk = vec![0; 64 * 1024];
         while let Ok(len @ 1..) = from.read(&mut chunk).await {
-            self.pass().await;
-            if !answered.load(Ordering::SeqCst) {
+            self.pass(connection).await;
+            if !connection.is_answered.load(Ordering::SeqCst) {
                 continue;
             }
             if to.write_all(&chunk[..len]).await.is_err() {
@@ -146,9 +171,10 @@ impl Wire {
         }
     }
 
-    async fn pass(&self) {
-        let mut held = self.held.subscribe();
-        // The sender lives in `self`.
+    async fn pass(&self, connection: &Connection) {
+        let (mut held, mut hung) = (self.held.subscribe(), self.hung.subscribe());
+        // The senders live in `self`.
         let _ = held.wait_for(|held| !held).await;
+        let _ = hung.wait_for(|before| connection.number >= *before).await;
     }
 }

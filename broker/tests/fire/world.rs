@@ -116,6 +116,16 @@ impl World {
                 line.run(TERMINATE).await.expect("terminate");
             }
             Fault::ConnectionsCut => self.proxy().cut_all(),
+            Fault::ConnectionsHung => {
+                // Statements under way are given up, and done again on other connections; then the first ones
+                // arrive after all.
+                let mut witness = self.witness(watch).await;
+                self.proxy().hang();
+                witness.ask(watch.ledger, watch.publisher, watch.topic).await;
+                witness.pulse().await;
+                witness.hears_the_answer(watch.ledger).await;
+                self.proxy().unhang();
+            }
             Fault::CutAtCommit => {
                 let cuts = self.commits_cut();
                 self.proxy().cut_at_commit(Cut { after: dice.millis(0, 8) });
