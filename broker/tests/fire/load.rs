@@ -70,7 +70,7 @@ const PUBLISHERS: [(QoS, Version, usize, bool); 5] = [
     (QoS::ExactlyOnce, Version::V3, 4, false),
     (QoS::ExactlyOnce, Version::V5, 16, false),
     (QoS::AtLeastOnce, Version::V3, 1, false),
-    (QoS::AtLeastOnce, Version::V5, 6, false),
+    (QoS::AtLeastOnce, Version::V5, 6, true),
 ];
 
 /// Which conversation alone, if any, QoS, version, Receive Maximum, and time to think, ms.

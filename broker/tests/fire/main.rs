@@ -103,7 +103,7 @@ async fn burn(kind: Kind) {
     let count = ended.ledger.totals();
     println!(
         "{kind:?}, seed {seed}: {kills} kills; {} sent, {} acknowledged, {rows} rows, {} delivered ({} of QoS 1 \
-         again); lost 0, twice 0, out of order 0, of nobody 0",
+         again); lost 0, of QoS 2 or named and twice 0, out of order 0, of nobody 0",
         count.sent, count.acknowledged, count.delivered, count.delivered_again,
     );
     println!(
