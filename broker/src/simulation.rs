@@ -33,6 +33,7 @@ const SEEDS: Range<u64> = 0..300;
 const FOUND: &[(u64, &str)] = &[
     (10, "a connection panicked at SUBSCRIBE after a retained message that was settled long ago"),
     (14, "an opening that was committed and not answered told its client of a session of its own making"),
+    (1550, "of two messages in flight with one place in the log, the second was given up at a resume"),
 ];
 
 fn seeds() -> Range<u64> {

@@ -29,7 +29,8 @@ impl Live {
     pub(super) fn send_backlog(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> bool {
         while self.session.has_to_resend() && out.len() < WRITE_BYTES_MAX {
             let Some(message) = self.session.next_to_resend() else { return false };
-            let record = message.offset.and_then(|offset| self.backlog.inflight.remove(&offset));
+            // One that is retained can be in flight more than once.
+            let record = message.offset.and_then(|offset| self.backlog.inflight.get(&offset).cloned());
             self.resend(message, record.as_deref(), out);
         }
         if !self.session.has_to_resend() && !self.backlog.inflight.is_empty() {
