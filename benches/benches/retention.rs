@@ -78,6 +78,10 @@ async fn postgres(messages: u64, weeks: u64) {
                  (SELECT min(topic_id) FROM topics) + n * 997 % {TOPICS}, {first_at} + n * {apart_ms}, NULL, \
                  gen_random_uuid(), '{tenant}', 1, false, true, decode(repeat('5a', 300), 'hex') \
              FROM generate_series(1::bigint, {rows}) n; \
+             INSERT INTO log_weeks SELECT '{tenant}', {head} + min(n) - 1, week_ms FROM ( \
+                 SELECT n, sotto_week_start({first_at} + n * {apart_ms}) AS week_ms \
+                 FROM generate_series(1::bigint, {rows}) n) w \
+             GROUP BY week_ms ON CONFLICT DO NOTHING; \
              UPDATE counters SET head = head + {rows} WHERE tenant_id = '{tenant}'",
             tenant = tenant.0,
         );

@@ -123,18 +123,24 @@ WITH claimed AS (
     WHERE writer_id = 1 AND claim = $2 AND batch_number < $1
     RETURNING batch_number
 ), locked AS (
-    SELECT c.tenant_id, t.messages
+    SELECT c.tenant_id, c.head, c.week_ms, t.messages
     FROM claimed
     CROSS JOIN (SELECT unnest($3::uuid[]) AS tenant_id, unnest($4::bigint[]) AS messages) t
     JOIN counters c USING (tenant_id)
     ORDER BY c.tenant_id
     FOR UPDATE OF c
 ), taken AS (
-    UPDATE counters c SET head = c.head + l.messages, batch_number = $1, batch_base = c.head
+    UPDATE counters c SET head = c.head + l.messages, batch_number = $1, batch_base = c.head,
+        week_ms = sotto_week_start($5)
     FROM locked l WHERE c.tenant_id = l.tenant_id
     RETURNING c.tenant_id, c.batch_base
 ), bases AS (
     SELECT array_agg(batch_base ORDER BY tenant_id) AS base, count(*) = cardinality($3) AS complete FROM taken
+), entered AS (
+    INSERT INTO log_weeks (tenant_id, after_offset, week_ms)
+    SELECT tenant_id, head, sotto_week_start($5) FROM locked WHERE week_ms <> sotto_week_start($5)
+    -- The very first may be there from before weeks were noted: then any week is right.
+    ON CONFLICT (tenant_id, after_offset) DO UPDATE SET week_ms = LEAST(log_weeks.week_ms, excluded.week_ms)
 ), known AS MATERIALIZED (
     -- What its publisher had committed before. No other process adds to it: the log has one writer.
     SELECT n.place, p.log_offset

@@ -1,5 +1,5 @@
-//! Reading the log: always topic by topic, through (topic, offset), never through a tenant's traffic; and for
-//! as many sessions at once as wait.
+//! Reading the log: always topic by topic, through (topic, offset), never through a tenant's traffic; in those
+//! weeks alone that the tenant's log has been in since; and for as many sessions at once as wait.
 
 use std::collections::HashMap;
 
@@ -143,7 +143,8 @@ async fn read_topics(
     rows: &mut [Vec<MessageRow>],
 ) -> Result<(), Fault> {
     let (mut ids, mut afters) = (Vec::new(), Vec::new());
-    let (mut firsts, mut lasts, mut up_tos) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut firsts, mut lasts) = (Vec::new(), Vec::new());
+    let (mut tenants, mut since, mut up_tos) = (Vec::new(), Vec::new(), Vec::new());
     let (mut rows_wanted, mut bytes_wanted) = (Vec::new(), Vec::new());
     for part in parts {
         firsts.push(place(ids.len() + 1));
@@ -153,6 +154,8 @@ async fn read_topics(
         }
         lasts.push(place(ids.len()));
         let request = plans[part.plan].request;
+        tenants.push(request.tenant.0);
+        since.push(bigint(request.after.0));
         up_tos.push(bigint(request.up_to.0));
         // One row more than the page takes tells a page that was cut from one that just fits.
         rows_wanted.push(column::limit(request.limit.records.max(1).saturating_add(1)));
@@ -161,8 +164,15 @@ async fn read_topics(
     let sql = format!(
         "SELECT page.*, r.part FROM ROWS FROM ( \
              UNNEST($1::integer[]), UNNEST($2::integer[]), UNNEST($3::bigint[]), UNNEST($4::bigint[]), \
-             UNNEST($5::bigint[]), generate_series(1, cardinality($1)) \
-         ) AS r (first, last, up_to, rows_wanted, bytes_wanted, part) \
+             UNNEST($5::bigint[]), UNNEST($8::uuid[]), UNNEST($9::bigint[]), \
+             generate_series(1, cardinality($1)) \
+         ) AS r (first, last, up_to, rows_wanted, bytes_wanted, tenant_id, after, part) \
+         CROSS JOIN LATERAL ( \
+             SELECT COALESCE(min(w.week_ms), 0) AS week_ms FROM log_weeks w \
+             WHERE w.tenant_id = r.tenant_id AND w.after_offset >= COALESCE(( \
+                 SELECT max(b.after_offset) FROM log_weeks b \
+                 WHERE b.tenant_id = r.tenant_id AND b.after_offset <= r.after), 0) \
+         ) since \
          CROSS JOIN LATERAL ( \
              SELECT {MESSAGE_COLUMNS} FROM ( \
                  SELECT first.*, first_value(octet_length(sealed)) OVER by_offset AS first_bytes, \
@@ -174,6 +184,7 @@ async fn read_topics(
                      CROSS JOIN LATERAL ( \
                          SELECT * FROM messages m \
                          WHERE m.topic_id = t.topic_id AND m.log_offset > t.after AND m.log_offset <= r.up_to \
+                             AND m.committed_at_ms >= since.week_ms \
                          ORDER BY m.log_offset LIMIT r.rows_wanted \
                      ) m \
                      ORDER BY m.log_offset LIMIT r.rows_wanted \
@@ -191,6 +202,8 @@ async fn read_topics(
         .bind(bytes_wanted)
         .bind(ids)
         .bind(afters)
+        .bind(tenants)
+        .bind(since)
         .fetch(connection);
     while let Some(PartRow { part, message }) = found.try_next().await? {
         let part = usize::try_from(part - 1).ok().and_then(|part| parts.get(part));

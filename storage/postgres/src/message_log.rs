@@ -127,10 +127,16 @@ async fn get(
     let offsets: Vec<i64> = offsets.iter().map(|offset| bigint(offset.0)).collect();
     let rows: Vec<NamedRow> = sqlx::query_as(&format!(
         "SELECT {MESSAGE_COLUMNS}, name FROM messages m JOIN topics t USING (topic_id) \
-         WHERE m.tenant_id = $1 AND m.log_offset = ANY($2) ORDER BY m.log_offset"
+         WHERE m.tenant_id = $1 AND m.log_offset = ANY($2) AND m.committed_at_ms >= ( \
+             SELECT COALESCE(min(w.week_ms), 0) FROM log_weeks w \
+             WHERE w.tenant_id = $1 AND w.after_offset >= COALESCE(( \
+                 SELECT max(b.after_offset) FROM log_weeks b \
+                 WHERE b.tenant_id = $1 AND b.after_offset < $3), 0)) \
+         ORDER BY m.log_offset"
     ))
     .bind(tenant.0)
-    .bind(offsets)
+    .bind(&offsets)
+    .bind(offsets.iter().copied().min().unwrap_or_default())
     .fetch_all(connection)
     .await?;
     rows.into_iter().map(NamedRow::into_message).collect()

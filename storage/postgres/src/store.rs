@@ -72,7 +72,7 @@ impl PostgresStore {
         Self {
             writer: Writer::new(with_writer_settings(base.clone())),
             sessions: Lane::new(with_lookup_plans(base.clone()), 1),
-            readers: Lane::new(with_lookup_plans(base.clone()), options.readers.max(1)),
+            readers: Lane::new(with_kept_plans(base.clone()), options.readers.max(1)),
             control: Lane::new(with_lookup_plans(base.clone()), CONTROL_CONNECTIONS),
             maintenance: Lane::new(with_lookup_plans(base.clone()), 1),
             read_queue: ReadQueue::default(),
@@ -117,11 +117,12 @@ fn with_time_limits(options: PgConnectOptions) -> PgConnectOptions {
 }
 
 fn with_writer_settings(options: PgConnectOptions) -> PgConnectOptions {
-    with_lookup_plans(options).options([
-        // One statement does nearly all the work, and its plan does not depend on the values.
-        ("plan_cache_mode", "force_generic_plan".to_owned()),
-        ("work_mem", format!("{WRITER_WORK_MEM_KIB}kB")),
-    ])
+    with_kept_plans(options).options([("work_mem", format!("{WRITER_WORK_MEM_KIB}kB"))])
+}
+
+/// Where no plan depends on the values; and a plan of a log of many weeks takes longer to make than to run.
+fn with_kept_plans(options: PgConnectOptions) -> PgConnectOptions {
+    with_lookup_plans(options).options([("plan_cache_mode", "force_generic_plan")])
 }
 
 /// The planner takes an array for ten rows, or for what the table held when it planned, and then joins whole

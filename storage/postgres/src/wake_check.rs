@@ -43,6 +43,13 @@ WITH checked AS (
 ), behind AS (
     SELECT c.device_id
     FROM checked c JOIN push_registrations p USING (device_id)
+    -- The weeks in which something after the cursor may be.
+    CROSS JOIN LATERAL (
+        SELECT COALESCE(min(w.week_ms), 0) AS week_ms FROM log_weeks w
+        WHERE w.tenant_id = c.tenant_id AND w.after_offset >= COALESCE((
+            SELECT max(b.after_offset) FROM log_weeks b
+            WHERE b.tenant_id = c.tenant_id AND b.after_offset <= c.cursor_offset), 0)
+    ) since
     WHERE (c.expires_at_ms IS NULL OR c.expires_at_ms > $1)
         AND NOT EXISTS (SELECT FROM sessions s WHERE s.device_id = c.device_id AND s.connected)
         AND (c.unacknowledged OR EXISTS (
@@ -51,7 +58,7 @@ WITH checked AS (
             CROSS JOIN LATERAL (
                 SELECT FROM messages m
                 WHERE m.topic_id = t.topic_id AND m.log_offset > GREATEST(c.cursor_offset, mb.since_offset)
-                    AND m.wakes AND m.sender_id <> c.user_id
+                    AND m.committed_at_ms >= since.week_ms AND m.wakes AND m.sender_id <> c.user_id
                     AND (m.expires_at_ms IS NULL OR m.expires_at_ms > $1)
                 LIMIT 1
             ) m
@@ -62,7 +69,7 @@ WITH checked AS (
             CROSS JOIN LATERAL (
                 SELECT FROM messages m
                 WHERE m.topic_id = t.topic_id AND m.log_offset > c.cursor_offset
-                    AND m.wakes AND m.sender_id <> c.user_id
+                    AND m.committed_at_ms >= since.week_ms AND m.wakes AND m.sender_id <> c.user_id
                     AND (m.expires_at_ms IS NULL OR m.expires_at_ms > $1)
                 LIMIT 1
             ) m

@@ -114,6 +114,32 @@ async fn a_week_begins_on_the_millisecond() {
 }
 
 /// Several at once make one week, and the losers find it.
+/// A reader looks only into the weeks that the log has been in since.
+#[tokio::test]
+async fn every_message_is_read_from_wherever_wherever_the_clock_has_been_set() {
+    let database = TestDatabase::create().await;
+    let fixture = fixture(&database).await;
+    let weeks = [10_u64, 10, 12, 3, 3, 13, 2, 20, 13, 13];
+    for week in weeks {
+        append_at(&fixture, UnixMillis(NOW.0 + week * WEEK_MS)).await;
+    }
+    let head = fixture.head(fixture.lab).await;
+    assert_eq!(head, Offset(weeks.len() as u64));
+    for after in 0..=head.0 {
+        let expected: Vec<Offset> = (after + 1..=head.0).map(Offset).collect();
+        let page = fixture.store.read(fixture.lab, &[selector("#")], Offset(after), head, GENEROUS).await;
+        assert_eq!(offsets(&page.expect("read").messages), expected, "after {after}");
+        let got = fixture.store.get(fixture.lab, &expected).await.expect("get");
+        assert_eq!(offsets(&got), expected, "after {after}");
+    }
+    let mut connection = PgConnection::connect(database.url()).await.expect("connect");
+    let noted: Vec<(i64, i64)> = sqlx::query_as("SELECT after_offset, week_ms FROM log_weeks ORDER BY 1")
+        .fetch_all(&mut connection)
+        .await
+        .expect("read");
+    assert_eq!(noted.iter().map(|(after, _)| *after).collect::<Vec<_>>(), [0, 2, 3, 5, 6, 7, 8]);
+}
+
 #[tokio::test]
 async fn a_week_is_made_once() {
     let database = TestDatabase::create().await;
