@@ -1,6 +1,6 @@
 //! Writes changes to stored sessions, many connections' changes in one transaction, in their order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,7 +77,14 @@ impl SessionWriter {
         let (reply, replied) = oneshot::channel();
         let waiting = Waiting { reply: Some(reply), reservation };
         let entry = Entry { change: Change::Op(op), bytes, waiting };
-        self.queue.push(entry).map_err(|_| unavailable("closed"))?;
+        {
+            // A save that waits is older than this one; and a save that comes after it must not go in its place.
+            let mut saves = self.saves.0.lock();
+            if let Change::Op(SessionOp::Save(session, _)) = &entry.change {
+                saves.waiting.remove(session);
+            }
+            self.queue.push(entry).map_err(|_| unavailable("closed"))?;
+        }
         match tokio::time::timeout(APPLY_DEADLINE, replied).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(_)) => Err(unavailable("closed")),
@@ -98,13 +105,15 @@ impl SessionWriter {
             return push(Change::Op(op), reserve()?);
         };
         let mut saves = self.saves.0.lock();
-        if let Some(waiting) = saves.get_mut(&session) {
+        if let Some((_, waiting)) = saves.waiting.get_mut(&session) {
             // It keeps the reservation of the first: they differ by what INFLIGHT_MAX allows.
             *waiting = progress;
             return Ok(());
         }
-        push(Change::Save(session), reserve()?)?;
-        saves.insert(session, progress);
+        let place = saves.next_place;
+        push(Change::Save(session, place), reserve()?)?;
+        saves.next_place += 1;
+        saves.waiting.insert(session, (place, progress));
         Ok(())
     }
 
@@ -120,14 +129,21 @@ impl SessionWriter {
 }
 
 /// The latest progress of the sessions whose `Save` waits. Locked by connections to put theirs in, and by
-/// the writer to take one out; each has exactly one entry in the queue.
+/// the writer to take one out; each has one entry in the queue.
 #[derive(Clone, Default)]
-struct Saves(Arc<Mutex<HashMap<SessionRef, Box<SessionProgress>>>>);
+struct Saves(Arc<Mutex<WaitingSaves>>);
+
+#[derive(Default)]
+struct WaitingSaves {
+    /// With the place in the queue that it is to be written at.
+    waiting: HashMap<SessionRef, (u64, Box<SessionProgress>)>,
+    next_place: u64,
+}
 
 enum Change {
     Op(SessionOp),
-    /// The progress is in [`Saves`].
-    Save(SessionRef),
+    /// The progress is in [`Saves`], unless one that was waited for has taken its place.
+    Save(SessionRef, u64),
 }
 
 struct Entry {
@@ -203,8 +219,12 @@ impl Writer {
     fn op(&self, change: Change) -> Option<SessionOp> {
         match change {
             Change::Op(op) => Some(op),
-            Change::Save(session) => {
-                let progress = self.saves.0.lock().remove(&session)?;
+            Change::Save(session, place) => {
+                let mut saves = self.saves.0.lock();
+                let (_, progress) = match saves.waiting.entry(session) {
+                    hash_map::Entry::Occupied(waiting) if waiting.get().0 == place => waiting.remove(),
+                    _ => return None,
+                };
                 Some(SessionOp::Save(session, progress))
             }
         }

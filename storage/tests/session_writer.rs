@@ -81,14 +81,17 @@ async fn only_the_latest_of_the_saves_that_wait_is_written() {
     }
     store.let_through(10);
     assert_eq!(writer.drain(Duration::from_secs(1)).await, Ok(()));
-    let cursors: Vec<u64> = store.transactions()[1]
+    assert_eq!(cursors(&store.transactions()[1]), [100, 200]);
+}
+
+fn cursors(saves: &[SessionOp]) -> Vec<u64> {
+    saves
         .iter()
         .map(|op| match op {
             SessionOp::Save(_, progress) => progress.cursor.0.0,
             other => panic!("{other:?}"),
         })
-        .collect();
-    assert_eq!(cursors, [100, 200]);
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,6 +103,25 @@ async fn a_save_after_the_one_before_it_was_written_is_written_too() {
         settle().await;
     }
     assert_eq!(store.transactions().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_that_is_waited_for_keeps_its_place_among_those_that_are_not() {
+    let store = Arc::new(FaultySessions::gated());
+    let writer = start(&store);
+    writer.submit(SessionOp::Delete(session(9))).expect("room");
+    settle().await;
+    writer.submit(save(1, 1)).expect("room");
+    let waiting = tokio::spawn({
+        let writer = writer.clone();
+        async move { writer.apply(save(1, 2)).await }
+    });
+    settle().await;
+    writer.submit(save(1, 3)).expect("room");
+    store.let_through(10);
+    assert!(matches!(waiting.await.expect("no panic"), Ok(SessionReply::Done)));
+    assert_eq!(writer.drain(Duration::from_secs(1)).await, Ok(()));
+    assert_eq!(cursors(&store.transactions()[1]), [2, 3]);
 }
 
 #[tokio::test(start_paused = true)]
