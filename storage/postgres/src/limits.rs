@@ -42,6 +42,9 @@ pub(crate) const RETAINED_NAMES_MAX: usize = 8192;
 pub(crate) const TOPICS_PER_READ: usize = 4096;
 /// Topics of all sessions that one query reads for.
 pub(crate) const TOPICS_PER_QUERY: usize = 8192;
+/// Rows that a topic gives to a page at least, where it has them; and by how many times its even share at most.
+pub(crate) const ROWS_PER_TOPIC_MIN: usize = 16;
+pub(crate) const TOPIC_SHARES: usize = 4;
 /// Sessions for which one query reads a page.
 pub(crate) const READS_PER_QUERY_MAX: usize = 64;
 /// Times that a read is asked for again, because who asked for it together with others went away.

@@ -12,7 +12,7 @@ use sqlx::{FromRow, PgConnection, Row};
 
 use crate::column::{self, MESSAGE_COLUMNS, MessageRow, bigint};
 use crate::fault::Fault;
-use crate::limits::{TOPICS_PER_QUERY, TOPICS_PER_READ};
+use crate::limits::{ROWS_PER_TOPIC_MIN, TOPIC_SHARES, TOPICS_PER_QUERY, TOPICS_PER_READ};
 use crate::read_queue::ReadRequest;
 use crate::topics::{self, TopicIds, TopicKey};
 
@@ -20,6 +20,20 @@ use crate::topics::{self, TopicIds, TopicKey};
 struct Plan<'r> {
     request: &'r ReadRequest,
     topics: HashMap<i64, (TopicName, Offset)>,
+}
+
+impl Plan<'_> {
+    /// One row more than the page takes tells a page that was cut from one that just fits.
+    fn rows_wanted(&self) -> usize {
+        self.request.limit.records.max(1).saturating_add(1)
+    }
+
+    /// Of many topics each gives a few rows, or a page would read as many times what it returns. A topic that
+    /// has more ends the page where its rows end.
+    fn rows_per_topic(&self) -> usize {
+        let even_share = self.rows_wanted().saturating_mul(TOPIC_SHARES) / self.topics.len().max(1);
+        even_share.max(ROWS_PER_TOPIC_MIN).min(self.rows_wanted())
+    }
 }
 
 /// A page for each request, in their order.
@@ -145,7 +159,7 @@ async fn read_topics(
     let (mut ids, mut afters) = (Vec::new(), Vec::new());
     let (mut firsts, mut lasts) = (Vec::new(), Vec::new());
     let (mut tenants, mut since, mut up_tos) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut rows_wanted, mut bytes_wanted) = (Vec::new(), Vec::new());
+    let (mut rows_wanted, mut rows_per_topic, mut bytes_wanted) = (Vec::new(), Vec::new(), Vec::new());
     for part in parts {
         firsts.push(place(ids.len() + 1));
         for (id, after) in &part.topics {
@@ -157,16 +171,16 @@ async fn read_topics(
         tenants.push(request.tenant.0);
         since.push(bigint(request.after.0));
         up_tos.push(bigint(request.up_to.0));
-        // One row more than the page takes tells a page that was cut from one that just fits.
-        rows_wanted.push(column::limit(request.limit.records.max(1).saturating_add(1)));
+        rows_wanted.push(column::limit(plans[part.plan].rows_wanted()));
+        rows_per_topic.push(column::limit(plans[part.plan].rows_per_topic()));
         bytes_wanted.push(column::limit(request.limit.bytes));
     }
     let sql = format!(
         "SELECT page.*, r.part FROM ROWS FROM ( \
              UNNEST($1::integer[]), UNNEST($2::integer[]), UNNEST($3::bigint[]), UNNEST($4::bigint[]), \
-             UNNEST($5::bigint[]), UNNEST($8::uuid[]), UNNEST($9::bigint[]), \
+             UNNEST($5::bigint[]), UNNEST($8::uuid[]), UNNEST($9::bigint[]), UNNEST($10::bigint[]), \
              generate_series(1, cardinality($1)) \
-         ) AS r (first, last, up_to, rows_wanted, bytes_wanted, tenant_id, after, part) \
+         ) AS r (first, last, up_to, rows_wanted, bytes_wanted, tenant_id, after, rows_per_topic, part) \
          CROSS JOIN LATERAL ( \
              SELECT COALESCE(min(w.week_ms), 0) AS week_ms FROM log_weeks w \
              WHERE w.tenant_id = r.tenant_id AND w.after_offset >= COALESCE(( \
@@ -185,7 +199,7 @@ async fn read_topics(
                          SELECT * FROM messages m \
                          WHERE m.topic_id = t.topic_id AND m.log_offset > t.after AND m.log_offset <= r.up_to \
                              AND m.committed_at_ms >= since.week_ms \
-                         ORDER BY m.log_offset LIMIT r.rows_wanted \
+                         ORDER BY m.log_offset LIMIT r.rows_per_topic \
                      ) m \
                      ORDER BY m.log_offset LIMIT r.rows_wanted \
                  ) first \
@@ -204,6 +218,7 @@ async fn read_topics(
         .bind(afters)
         .bind(tenants)
         .bind(since)
+        .bind(rows_per_topic)
         .fetch(connection);
     while let Some(PartRow { part, message }) = found.try_next().await? {
         let part = usize::try_from(part - 1).ok().and_then(|part| parts.get(part));
@@ -221,9 +236,10 @@ fn page(plan: &Plan<'_>, mut rows: Vec<MessageRow>) -> Result<Page, Fault> {
     let ReadRequest { after, up_to, limit, .. } = plan.request;
     // Each query returned its own first rows; the first of all of them are the first of the whole.
     rows.sort_unstable_by_key(MessageRow::offset);
+    let complete_to = complete_to(plan, &rows)?;
     let mut messages = Vec::new();
     let mut bytes = 0_usize;
-    for row in rows {
+    for row in rows.into_iter().filter(|row| row.offset() <= bigint(complete_to.0)) {
         bytes = bytes.saturating_add(row.sealed_bytes());
         let full = messages.len() >= limit.records.max(1) || (!messages.is_empty() && bytes > limit.bytes);
         if full {
@@ -233,5 +249,18 @@ fn page(plan: &Plan<'_>, mut rows: Vec<MessageRow>) -> Result<Page, Fault> {
         let topic = plan.topics.get(&row.topic_id).ok_or(Fault::Inconsistent("a topic was not asked for"))?;
         messages.push(row.into_message(topic.0.clone())?);
     }
-    Ok(Page { messages, scanned_to: *up_to })
+    Ok(Page { messages, scanned_to: complete_to.min(*up_to) })
+}
+
+/// Up to where the rows are all that there is: to the first place where a topic gave no more than it was asked for.
+fn complete_to(plan: &Plan<'_>, rows: &[MessageRow]) -> Result<Offset, Fault> {
+    let asked = plan.rows_per_topic();
+    let mut of_topic: HashMap<i64, (usize, i64)> = HashMap::new();
+    for row in rows {
+        let (count, last) = of_topic.entry(row.topic_id).or_default();
+        *count += 1;
+        *last = row.offset();
+    }
+    let ends = of_topic.into_values().filter(|(count, _)| *count >= asked).map(|(_, last)| last);
+    ends.min().map_or(Ok(plan.request.up_to), column::offset)
 }

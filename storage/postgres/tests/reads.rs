@@ -126,3 +126,28 @@ async fn read_all_one_by_one(fixture: &Fixture) -> Vec<(Vec<Offset>, Offset)> {
 fn seen(page: &Page) -> (Vec<Offset>, Offset) {
     (page.messages.iter().map(|message| message.offset).collect(), page.scanned_to)
 }
+
+#[tokio::test]
+async fn pages_of_many_topics_join_without_gap_or_repetition() {
+    let (fixture, _database) = filled().await;
+    // One topic that has most of what follows.
+    let mut batch = Vec::new();
+    for number in 0..600 {
+        let topic = name(if number % 20 == 0 { number / 20 } else { 7 });
+        batch.push(fixture.message(&fixture.robot, &topic).await);
+    }
+    fixture.append(batch).await;
+    let limit = PageLimit { records: 128, ..GENEROUS };
+    let (mut read, mut pages) = (Vec::new(), 0);
+    let (mut after, head) = (Offset(0), fixture.head(fixture.lab).await);
+    while after < head {
+        let page =
+            fixture.store.read(fixture.lab, &[selector("t/+")], after, head, limit).await.expect("read");
+        assert!(page.scanned_to > after && page.messages.len() <= limit.records);
+        read.extend(page.messages.iter().map(|message| message.offset));
+        after = page.scanned_to;
+        pages += 1;
+    }
+    assert_eq!(read, (1..=head.0).map(Offset).collect::<Vec<_>>());
+    assert!(pages <= 60, "{pages} pages");
+}
