@@ -17,6 +17,7 @@ mod line;
 mod memory;
 mod oracle;
 mod plan;
+mod surroundings;
 mod trace;
 mod world;
 

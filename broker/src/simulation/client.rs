@@ -20,7 +20,7 @@ use crate::simulation::oracle::{ClientNo, Event, MessageNo, Receiver};
 use crate::simulation::plan::{
     CONVERSATIONS, Chance, ClientPlan, Household, USERS, conversation_id, conversation_of, user_id,
 };
-use crate::simulation::world::{Life, PASSWORD, POISON, Phase};
+use crate::simulation::surroundings::{PASSWORD, POISON, Phase, Surroundings};
 
 /// Of its own messages, so many wait for their acknowledgement at most.
 const OUTGOING_MAX: usize = 8;
@@ -45,7 +45,7 @@ enum End {
 /// One connection's own.
 struct Connection<'a> {
     client: &'a Client,
-    life: &'a Life,
+    life: &'a dyn Surroundings,
     line: Line,
     /// Acknowledgements owed to the broker.
     owed: Vec<(PacketId, QoS)>,
@@ -78,7 +78,7 @@ impl Client {
     }
 
     /// Runs until the life ends.
-    pub(super) async fn live(self: Arc<Self>, life: Arc<Life>) {
+    pub(super) async fn live(self: Arc<Self>, life: Arc<dyn Surroundings>) {
         let mut left: Vec<Line> = Vec::new();
         loop {
             let pause = {
@@ -90,10 +90,10 @@ impl Client {
                 memory.chance.millis(max)
             };
             sleep(pause).await;
-            if self.is_to_sleep(&life) {
+            if self.is_to_sleep(&*life) {
                 continue;
             }
-            let end = Connection::begin(&self, &life).run().await;
+            let end = Connection::begin(&self, &*life).run().await;
             self.memory.lock().is_online = false;
             match end {
                 End::Closed => {}
@@ -103,13 +103,13 @@ impl Client {
         }
     }
 
-    fn is_to_sleep(&self, life: &Life) -> bool {
+    fn is_to_sleep(&self, life: &dyn Surroundings) -> bool {
         self.plan.sleeps && self.plan.persistent && matches!(life.phase(), Phase::Sleep | Phase::Hush)
     }
 }
 
 impl<'a> Connection<'a> {
-    fn begin(client: &'a Client, life: &'a Life) -> Self {
+    fn begin(client: &'a Client, life: &'a dyn Surroundings) -> Self {
         let line = Line::new(life.dial(), client.plan.version);
         let mut connection = Self {
             client,
@@ -133,7 +133,7 @@ impl<'a> Connection<'a> {
 
     fn violation(&self, what: &str) {
         self.note(format_args!("VIOLATION {what}"));
-        self.life.world.oracle.violation(format!("client {} {what}", self.client.no.0));
+        self.life.oracle().violation(format!("client {} {what}", self.client.no.0));
     }
 
     fn connect(&mut self) {
@@ -163,7 +163,7 @@ impl<'a> Connection<'a> {
                 .push(Property::WillDelayInterval(u32::try_from(memory.chance.below(4)).expect("few")));
         }
         let username = client_user_name(plan);
-        let payload = will.as_ref().map(|(message, _)| self.life.world.payload(*message)).unwrap_or_default();
+        let payload = will.as_ref().map(|(message, _)| self.life.payload(*message)).unwrap_or_default();
         let connect = Connect {
             version: plan.version,
             clean_start: self.clean,
@@ -189,7 +189,7 @@ impl<'a> Connection<'a> {
             return None;
         }
         let topic = self.topic(memory)?;
-        let oracle = &self.life.world.oracle;
+        let oracle = &self.life.oracle();
         Some((oracle.send(self.client.no, &topic, QoS::AtLeastOnce, false, true), topic))
     }
 
@@ -339,8 +339,8 @@ impl<'a> Connection<'a> {
     }
 
     fn publish_on(&mut self, topic: &str, qos: QoS, retain: bool) {
-        let world = &self.life.world;
-        let message = world.oracle.send(self.client.no, topic, qos, retain, false);
+        let life = self.life;
+        let message = life.oracle().send(self.client.no, topic, qos, retain, false);
         let packet_id = (qos != QoS::AtMostOnce).then(|| {
             let mut memory = self.client.memory.lock();
             let packet_id = memory.next_packet_id();
@@ -360,7 +360,7 @@ impl<'a> Connection<'a> {
         packet_id: Option<PacketId>,
         dup: bool,
     ) {
-        let payload = self.life.world.payload(message);
+        let payload = self.life.payload(message);
         let payload = payload.as_bytes();
         let properties = Properties::EMPTY;
         self.line.send(&Packet::Publish(Publish { dup, qos, retain, topic, packet_id, properties, payload }));
@@ -368,7 +368,7 @@ impl<'a> Connection<'a> {
 
     /// One that the client may publish on.
     fn topic(&self, memory: &mut Memory) -> Option<String> {
-        let world = &self.life.world;
+        let life = self.life;
         match self.client.plan.household {
             Household::Lab | Household::LabShare => {
                 if self.client.plan.version == Version::V5 && memory.chance.percent(3) {
@@ -382,7 +382,7 @@ impl<'a> Connection<'a> {
                     return Some(format!("u/{}/in", user_id(memory.chance.below(USERS))));
                 }
                 // Others are refused: some of the time.
-                let is_member = world.oracle.membership(conversation, user).since.is_some();
+                let is_member = life.oracle().membership(conversation, user).since.is_some();
                 if !is_member && (self.client.plan.version == Version::V3 || !memory.chance.percent(20)) {
                     return None;
                 }
@@ -481,7 +481,7 @@ impl<'a> Connection<'a> {
                     return true;
                 };
                 let (_, filter, qos) = self.asked.remove(at);
-                let now = self.life.world.oracle.event();
+                let now = self.life.oracle().event();
                 let mut memory = self.client.memory.lock();
                 if let Some(held) = memory.subscriptions.get_mut(&filter) {
                     if reasons.first().is_some_and(|reason| *reason >= 0x80) {
@@ -528,7 +528,7 @@ impl<'a> Connection<'a> {
                 self.answer(Packet::PubRel, packet_id);
                 continue;
             }
-            let oracle = &self.life.world.oracle;
+            let oracle = &self.life.oracle();
             oracle.sent_again(message);
             let sent = oracle.sent(message);
             self.note(format_args!("PUBLISH {} again", message.0));
@@ -540,10 +540,10 @@ impl<'a> Connection<'a> {
     /// A client of 3.1.1 is cut off for what it may not publish, and would be again.
     fn give_up_refused(&self, memory: &mut Memory) {
         let (Version::V3, Some(user)) = (self.client.plan.version, self.client.user()) else { return };
-        let world = &self.life.world;
+        let life = self.life;
         for outgoing in &mut memory.outgoing {
-            let conversation = conversation_of(&world.oracle.sent(outgoing.message).topic);
-            let is_refused = |number| world.oracle.membership(number, user).since.is_none();
+            let conversation = conversation_of(&life.oracle().sent(outgoing.message).topic);
+            let is_refused = |number| life.oracle().membership(number, user).since.is_none();
             if conversation.is_some_and(is_refused) {
                 // With PUBREL its packet id is free, whether it was taken or not.
                 outgoing.is_received = true;
@@ -575,8 +575,8 @@ impl<'a> Connection<'a> {
             share: self.client.share(),
             subscribed: memory.subscribed(&name),
         };
-        let world = &self.life.world;
-        world.oracle.receive(receiver, delivered, conversation_of(topic));
+        let life = self.life;
+        life.oracle().receive(receiver, delivered, conversation_of(topic));
     }
 
     /// PUBACK or PUBREC has come.
@@ -598,11 +598,11 @@ impl<'a> Connection<'a> {
             if qos == QoS::ExactlyOnce { "PUBREC" } else { "PUBACK" },
             message.0
         ));
-        let world = &self.life.world;
-        let sent = world.oracle.sent(message);
+        let life = self.life;
+        let sent = life.oracle().sent(message);
         if self.counts(&sent.topic, sent.first) || !success {
-            world.oracle.acknowledged(message, success);
-            if success && let Err(what) = world.is_durable(self.client, &sent.topic) {
+            life.oracle().acknowledged(message, success);
+            if success && let Err(what) = life.is_durable(self.client.user(), &sent.topic) {
                 self.violation(&what);
             }
         }
@@ -615,7 +615,7 @@ impl<'a> Connection<'a> {
     fn counts(&self, topic: &str, first: Event) -> bool {
         match (self.client.plan.version, self.client.user(), conversation_of(topic)) {
             (Version::V3, Some(user), Some(conversation)) => {
-                self.life.world.oracle.membership(conversation, user).since.is_some_and(|since| since < first)
+                self.life.oracle().membership(conversation, user).since.is_some_and(|since| since < first)
             }
             (Version::V3, Some(_), None) => false,
             _ => true,

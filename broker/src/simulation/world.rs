@@ -37,15 +37,13 @@ use crate::simulation::oracle::{ClientNo, MessageNo, Oracle, Sent};
 use crate::simulation::plan::{
     CONVERSATIONS, Chance, LifeEnd, LifePlan, Of, Plan, USERS, conversation_id, conversation_of, user_id,
 };
+use crate::simulation::surroundings::{PASSWORD, POISON, Phase, Surroundings};
 use crate::simulation::trace::{Trace, Traced};
 use crate::socket::Socket;
 use crate::transport::Transport;
 
-pub(super) const PASSWORD: &str = "simulated password";
 /// Of that password, as cheap as argon2id can be.
 const PASSWORD_HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c2ltdWxhdGlvbiBzYWx0IQ$RXYgbnrVOIjh+tj6LcBcZw";
-/// The store refuses what is published there.
-pub(super) const POISON: &str = "a/poison";
 const BEGAN: UnixMillis = UnixMillis(1_800_000_000_000);
 const CLINIC: TenantId = TenantId(Uuid::from_u128(1));
 const LAB: TenantId = TenantId(Uuid::from_u128(2));
@@ -79,20 +77,6 @@ pub(super) struct Life {
     /// Changed by the life's own course, read by clients.
     phase: Mutex<Phase>,
     room: Arc<Semaphore>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Everything happens.
-    Busy,
-    /// Some are offline.
-    Sleep,
-    /// And nobody publishes.
-    Hush,
-    /// Nothing goes wrong any more, and nobody publishes.
-    Calm,
-    /// Everybody is connected and publishes a last few.
-    Last,
 }
 
 pub(super) fn simulate(seed: u64) -> Outcome {
@@ -145,13 +129,13 @@ impl World {
         }
     }
 
-    pub(super) fn payload(&self, message: MessageNo) -> String {
+    fn payload(&self, message: MessageNo) -> String {
         format!("{}.{}", message.0, "x".repeat(self.plan.payload_bytes))
     }
 
     /// Has everything that the user was told is published on the topic been committed?
-    pub(super) fn is_durable(&self, client: &Client, topic: &str) -> Result<(), String> {
-        let (Some(user), Some(_)) = (client.user(), conversation_of(topic)) else { return Ok(()) };
+    fn is_durable(&self, user: Option<usize>, topic: &str) -> Result<(), String> {
+        let (Some(user), Some(_)) = (user, conversation_of(topic)) else { return Ok(()) };
         let is_theirs = |no: ClientNo| self.clients[no.0].user() == Some(user);
         let acknowledged = self.oracle.count_acknowledged(topic, is_theirs);
         let name = TopicName::parse(topic).expect("a topic");
@@ -309,42 +293,6 @@ impl Life {
             self.node.operations.run(registration).await.expect("registers");
         }
     }
-
-    // ---- for clients ----
-
-    pub(super) fn phase(&self) -> Phase {
-        *self.phase.lock()
-    }
-
-    /// Things go wrong, also by clients' own doing.
-    pub(super) fn is_busy(&self) -> bool {
-        self.phase() == Phase::Busy
-    }
-
-    pub(super) fn note(&self, what: std::fmt::Arguments<'_>) {
-        self.world.trace.note(self.clock.unix_now(), what);
-    }
-
-    pub(super) fn dial(&self) -> DuplexStream {
-        let (near, far) = tokio::io::duplex(self.world.plan.pipe_bytes);
-        if self.node.stopping.is_cancelled() {
-            // Nobody accepts.
-            return near;
-        }
-        let permit = || self.room.clone().try_acquire_owned().expect("there are few clients");
-        let transport = Transport::new(Socket::Simulated(far), None, None);
-        let services = self.node.services.clone();
-        let connection = Connection::new(transport, "plain", permit(), permit(), services);
-        let world = self.world.clone();
-        self.node.connections.spawn(async move {
-            if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
-                world.oracle.violation("a connection panics".to_owned());
-            }
-        });
-        near
-    }
-
-    // ---- its course ----
 
     /// Goes on until it ends as planned.
     async fn pass(self: Arc<Self>, plan: &LifePlan, number: u64) {
@@ -625,6 +573,47 @@ impl Life {
         if self.node.services.registry.len() > known {
             self.world.oracle.violation("sessions are known that nobody has".to_owned());
         }
+    }
+}
+
+impl Surroundings for Life {
+    fn phase(&self) -> Phase {
+        *self.phase.lock()
+    }
+
+    fn note(&self, what: std::fmt::Arguments<'_>) {
+        self.world.trace.note(self.clock.unix_now(), what);
+    }
+
+    fn dial(&self) -> DuplexStream {
+        let (near, far) = tokio::io::duplex(self.world.plan.pipe_bytes);
+        if self.node.stopping.is_cancelled() {
+            // Nobody accepts.
+            return near;
+        }
+        let permit = || self.room.clone().try_acquire_owned().expect("there are few clients");
+        let transport = Transport::new(Socket::Simulated(far), None, None);
+        let services = self.node.services.clone();
+        let connection = Connection::new(transport, "plain", permit(), permit(), services);
+        let world = self.world.clone();
+        self.node.connections.spawn(async move {
+            if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
+                world.oracle.violation("a connection panics".to_owned());
+            }
+        });
+        near
+    }
+
+    fn oracle(&self) -> &Oracle {
+        &self.world.oracle
+    }
+
+    fn payload(&self, message: MessageNo) -> String {
+        self.world.payload(message)
+    }
+
+    fn is_durable(&self, user: Option<usize>, topic: &str) -> Result<(), String> {
+        self.world.is_durable(user, topic)
     }
 }
 

@@ -6,15 +6,24 @@ use std::collections::HashMap;
 use futures::TryStreamExt;
 use sotto_model::{Offset, TenantId, TopicName};
 use sotto_storage::StoreError;
-use sotto_storage::message_log::{Page, Selector, StoredMessage};
+use sotto_storage::message_log::{Page, PageLimit, Selector, StoredMessage};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
 
 use crate::column::{self, MESSAGE_COLUMNS, MessageRow, bigint};
 use crate::fault::Fault;
 use crate::limits::{ROWS_PER_TOPIC_MIN, TOPIC_SHARES, TOPICS_PER_QUERY, TOPICS_PER_READ};
-use crate::read_queue::ReadRequest;
 use crate::topics::{self, TopicIds, TopicKey};
+
+/// A page that somebody wants.
+#[derive(Clone)]
+pub(crate) struct ReadRequest {
+    pub(crate) tenant: TenantId,
+    pub(crate) selectors: Vec<Selector>,
+    pub(crate) after: Offset,
+    pub(crate) up_to: Offset,
+    pub(crate) limit: PageLimit,
+}
 
 /// What a request reads: its topics, and the offset after which each is wanted.
 struct Plan<'r> {

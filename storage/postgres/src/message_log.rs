@@ -14,7 +14,7 @@ use crate::column::{self, MESSAGE_COLUMNS, MessageRow, bigint};
 use crate::fault::Fault;
 use crate::lane::within;
 use crate::limits::{RETAINED_NAMES_MAX, TOPICS_PER_PAGE};
-use crate::read_queue::ReadRequest;
+use crate::log_read::ReadRequest;
 use crate::store::PostgresStore;
 use crate::topics::NameRange;
 

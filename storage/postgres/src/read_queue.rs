@@ -11,27 +11,16 @@
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
-use sotto_model::{Offset, TenantId};
 use sotto_storage::StoreError;
-use sotto_storage::message_log::{Page, PageLimit, Selector};
+use sotto_storage::message_log::Page;
 use tokio::sync::oneshot;
 
 use crate::lane::{Lane, within};
 use crate::limits::{READ_TURNS_MAX, READS_PER_QUERY_MAX};
-use crate::log_read;
+use crate::log_read::{self, ReadRequest};
 use crate::topics::TopicIds;
 
 const OPERATION: &str = "read log";
-
-/// A page that somebody wants.
-#[derive(Clone)]
-pub(crate) struct ReadRequest {
-    pub(crate) tenant: TenantId,
-    pub(crate) selectors: Vec<Selector>,
-    pub(crate) after: Offset,
-    pub(crate) up_to: Offset,
-    pub(crate) limit: PageLimit,
-}
 
 #[derive(Default)]
 pub(crate) struct ReadQueue {
