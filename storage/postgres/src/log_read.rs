@@ -14,6 +14,7 @@ use crate::column::{self, MESSAGE_COLUMNS, MessageRow, bigint};
 use crate::fault::Fault;
 use crate::limits::{ROWS_PER_TOPIC_MIN, TOPIC_SHARES, TOPICS_PER_QUERY, TOPICS_PER_READ};
 use crate::topics::{self, TopicIds, TopicKey};
+use crate::weeks::week_since;
 
 /// A page that somebody wants.
 #[derive(Clone)]
@@ -191,10 +192,7 @@ async fn read_topics(
              generate_series(1, cardinality($1)) \
          ) AS r (first, last, up_to, rows_wanted, bytes_wanted, tenant_id, after, rows_per_topic, part) \
          CROSS JOIN LATERAL ( \
-             SELECT COALESCE(min(w.week_ms), 0) AS week_ms FROM log_weeks w \
-             WHERE w.tenant_id = r.tenant_id AND w.after_offset >= COALESCE(( \
-                 SELECT max(b.after_offset) FROM log_weeks b \
-                 WHERE b.tenant_id = r.tenant_id AND b.after_offset <= r.after), 0) \
+             SELECT {week_since} AS week_ms \
          ) since \
          CROSS JOIN LATERAL ( \
              SELECT {MESSAGE_COLUMNS} FROM ( \
@@ -215,7 +213,8 @@ async fn read_topics(
                  WINDOW by_offset AS (ORDER BY log_offset) \
              ) cut \
              WHERE bytes_before <= GREATEST(r.bytes_wanted, first_bytes) \
-         ) page"
+         ) page",
+        week_since = week_since!("r.tenant_id", "r.after"),
     );
     let mut found = sqlx::query_as(&sql)
         .bind(firsts)

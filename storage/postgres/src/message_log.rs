@@ -17,6 +17,7 @@ use crate::limits::{RETAINED_NAMES_MAX, TOPICS_PER_PAGE};
 use crate::log_read::ReadRequest;
 use crate::store::PostgresStore;
 use crate::topics::NameRange;
+use crate::weeks::week_since;
 
 #[async_trait]
 impl MessageLog for PostgresStore {
@@ -127,12 +128,9 @@ async fn get(
     let offsets: Vec<i64> = offsets.iter().map(|offset| bigint(offset.0)).collect();
     let rows: Vec<NamedRow> = sqlx::query_as(&format!(
         "SELECT {MESSAGE_COLUMNS}, name FROM messages m JOIN topics t USING (topic_id) \
-         WHERE m.tenant_id = $1 AND m.log_offset = ANY($2) AND m.committed_at_ms >= ( \
-             SELECT COALESCE(min(w.week_ms), 0) FROM log_weeks w \
-             WHERE w.tenant_id = $1 AND w.after_offset >= COALESCE(( \
-                 SELECT max(b.after_offset) FROM log_weeks b \
-                 WHERE b.tenant_id = $1 AND b.after_offset < $3), 0)) \
-         ORDER BY m.log_offset"
+         WHERE m.tenant_id = $1 AND m.log_offset = ANY($2) AND m.committed_at_ms >= {week_since} \
+         ORDER BY m.log_offset",
+        week_since = week_since!("$1", "$3 - 1"),
     ))
     .bind(tenant.0)
     .bind(&offsets)

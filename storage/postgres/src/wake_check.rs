@@ -22,6 +22,7 @@ use sqlx::PgConnection;
 use crate::column::{self, bigint};
 use crate::fault::Fault;
 use crate::limits::WAKE_CHECKS_PER_TURN;
+use crate::weeks::week_since;
 
 /// Decides for marked sessions, some at a time. Returns how many.
 pub(crate) async fn finish(connection: &mut PgConnection, now: UnixMillis) -> Result<u64, Fault> {
@@ -34,7 +35,8 @@ pub(crate) async fn finish(connection: &mut PgConnection, now: UnixMillis) -> Re
 }
 
 /// One statement, so one look: marks, messages and registrations are all of the same moment.
-const FINISH: &str = "
+const FINISH: &str = concat!(
+    "
 WITH checked AS (
     SELECT session_id, tenant_id, user_id, device_id, cursor_offset, expires_at_ms,
         octet_length(inflight) > 0 AS unacknowledged
@@ -45,10 +47,9 @@ WITH checked AS (
     FROM checked c JOIN push_registrations p USING (device_id)
     -- The weeks in which something after the cursor may be.
     CROSS JOIN LATERAL (
-        SELECT COALESCE(min(w.week_ms), 0) AS week_ms FROM log_weeks w
-        WHERE w.tenant_id = c.tenant_id AND w.after_offset >= COALESCE((
-            SELECT max(b.after_offset) FROM log_weeks b
-            WHERE b.tenant_id = c.tenant_id AND b.after_offset <= c.cursor_offset), 0)
+        SELECT ",
+    week_since!("c.tenant_id", "c.cursor_offset"),
+    " AS week_ms
     ) since
     WHERE (c.expires_at_ms IS NULL OR c.expires_at_ms > $1)
         AND NOT EXISTS (SELECT FROM sessions s WHERE s.device_id = c.device_id AND s.connected)
@@ -85,4 +86,5 @@ WITH checked AS (
     UPDATE sessions s SET wake_check = false FROM checked c WHERE s.session_id = c.session_id
 )
 SELECT count(*) FROM checked
-";
+",
+);

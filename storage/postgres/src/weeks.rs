@@ -10,6 +10,23 @@ use crate::limits::{WEEK_LOCK_TIMEOUT_MS, WEEKS_AHEAD};
 
 const WEEK_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
+/// The expression for when the oldest week began in which a tenant's log may hold anything after an offset, by
+/// `log_weeks`: reads bounded by it look into no week before.
+macro_rules! week_since {
+    ($tenant:literal, $after:literal) => {
+        concat!(
+            "(SELECT COALESCE(min(w.week_ms), 0) FROM log_weeks w WHERE w.tenant_id = ",
+            $tenant,
+            " AND w.after_offset >= COALESCE((SELECT max(b.after_offset) FROM log_weeks b WHERE b.tenant_id = ",
+            $tenant,
+            " AND b.after_offset <= ",
+            $after,
+            "), 0))"
+        )
+    };
+}
+pub(crate) use week_since;
+
 /// A week of the log. Its name and its bounds are the catalog's.
 pub(crate) struct Week {
     name: String,
