@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use benches::again;
 use sotto_model::TopicName;
 use sotto_model::limits::BATCH_RECORDS_MAX;
 use sotto_postgres::testing::{Durability, Server};
@@ -17,7 +18,7 @@ use sotto_postgres::{PostgresOptions, PostgresStore};
 use sotto_sqlite::SqliteStore;
 use sotto_sqlite::limits::CHECKPOINT_EVERY;
 use sotto_storage::conformance::fixture::{Fixture, Fresh};
-use sotto_storage::message_log::{Append, RetainChange};
+use sotto_storage::message_log::Append;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, SqliteConnection};
 use uuid::Uuid;
@@ -137,19 +138,6 @@ async fn sealed(fixture: &Fixture) -> Vec<Append> {
 
 fn take(pool: &[Append], next: &mut Shuffle, count: usize) -> Vec<Append> {
     (0..count).map(|_| again(&pool[next.below(pool.len())])).collect()
-}
-
-fn again(message: &Append) -> Append {
-    Append {
-        sealed: message.sealed.clone(),
-        qos: message.qos,
-        retain: RetainChange::Keep,
-        expires_at: None,
-        wakes: true,
-        exactly_once: None,
-        publication: None,
-        will: None,
-    }
 }
 
 /// A topic's number, as scattered as topics are.

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use benches::again;
 use sotto_model::Offset;
 use sotto_postgres::testing::{Durability, Server};
 use sotto_postgres::{PostgresOptions, PostgresStore};
 use sotto_sqlite::SqliteStore;
 use sotto_storage::Store;
 use sotto_storage::conformance::fixture::{Fixture, Fresh, NOW};
-use sotto_storage::message_log::{Append, RetainChange};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -127,17 +127,4 @@ fn quarters(took: &[Duration]) -> String {
         format!("{:.1}/{:.1}", at(50), at(99))
     });
     percentiles.collect::<Vec<_>>().join("  ")
-}
-
-fn again(message: &Append) -> Append {
-    Append {
-        sealed: message.sealed.clone(),
-        qos: message.qos,
-        retain: RetainChange::Keep,
-        expires_at: None,
-        wakes: true,
-        exactly_once: None,
-        publication: None,
-        will: None,
-    }
 }

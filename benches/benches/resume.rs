@@ -8,13 +8,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use benches::again;
 use sotto_model::limits::{PAGE_BYTES_MAX, PAGE_RECORDS_MAX};
 use sotto_model::{Offset, TopicFilter, TopicName};
 use sotto_postgres::testing::{Durability, Server};
 use sotto_postgres::{PostgresOptions, PostgresStore};
 use sotto_sqlite::SqliteStore;
 use sotto_storage::conformance::fixture::{Fixture, Fresh};
-use sotto_storage::message_log::{Append, PageLimit, RetainChange, Selector, StoredMessage};
+use sotto_storage::message_log::{Append, PageLimit, Selector, StoredMessage};
 
 const TOPICS: usize = 20_000;
 const TOPICS_PER_SESSION: usize = 20;
@@ -130,19 +131,7 @@ async fn fill(fixture: &Fixture, messages: usize) {
     let mut written = 0;
     while written < messages {
         let batch = (written..messages.min(written + 1000))
-            .map(|place| {
-                let message = &pool[place % TOPICS];
-                Append {
-                    sealed: message.sealed.clone(),
-                    qos: message.qos,
-                    retain: RetainChange::Keep,
-                    expires_at: None,
-                    wakes: false,
-                    exactly_once: None,
-                    publication: None,
-                    will: None,
-                }
-            })
+            .map(|place| Append { wakes: false, ..again(&pool[place % TOPICS]) })
             .collect::<Vec<_>>();
         written += batch.len();
         fixture.append(batch).await;
