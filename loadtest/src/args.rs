@@ -10,6 +10,7 @@ use crate::limits::{CLIENTS_MAX, RUN_SECONDS_MAX, SIZE_BYTES_MAX};
 use crate::payload::HEADER_BYTES;
 use crate::source_address::SourceRange;
 use crate::template::Template;
+use crate::transport_args::TransportArgs;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -82,31 +83,34 @@ pub(crate) struct PubsubArgs {
     /// Longest wait for messages still under way at the end, before what is missing counts as lost
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=RUN_SECONDS_MAX))]
     pub(crate) drain: u64,
-    /// Topic: %i = topic number, %r = run id
+    /// Topic: %i = topic number, %r = run id, %c and %u = client identifier and user name of publisher i
     #[arg(long, value_name = "TEMPLATE", default_value = "loadtest/%r/%i")]
     pub(crate) topic: Template,
+    /// Subscribers share one subscription under this name: each message goes to one of a topic's
+    #[arg(long, value_name = "NAME", value_parser = parse_share_name)]
+    pub(crate) share: Option<String>,
+    /// Each subscriber subscribes to all topics, with + for what differs among them
+    #[arg(long)]
+    pub(crate) all_topics: bool,
+    /// Message Expiry Interval (MQTT 5)
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) message_expiry: Option<u32>,
+    /// Publish with RETAIN
+    #[arg(long)]
+    pub(crate) retain: bool,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CommonArgs {
-    /// The broker
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8883")]
-    pub(crate) addr: String,
-    /// Certificates (PEM) of the authorities that may have signed the broker's
-    #[arg(long, value_name = "FILE", default_value = "sotto-data/ca.crt")]
-    pub(crate) ca: PathBuf,
-    /// TCP without TLS
-    #[arg(long)]
-    pub(crate) plain: bool,
-    /// Name or address that the broker's certificate must bear [default: the host of --addr]
-    #[arg(long, value_name = "NAME", conflicts_with = "plain")]
-    pub(crate) server_name: Option<String>,
+    #[command(flatten)]
+    pub(crate) transport: TransportArgs,
     /// MQTT 3.1.1 or 5.0
     #[arg(long, value_enum, default_value = "5")]
     pub(crate) protocol: Protocol,
-    /// Client Identifier: %i = client number (publishers first, then subscribers), %r = run id
+    /// Client Identifier: %i = client number (publishers first, then subscribers), %r = run id, %u = user
+    /// name, %{i/10} and %{i%10} = the number divided and the rest
     #[arg(long, value_name = "TEMPLATE", default_value = "load-%r-%i")]
     pub(crate) client_id: Template,
     /// User name: %i and %r as in --client-id
@@ -115,12 +119,19 @@ pub(crate) struct CommonArgs {
     /// Passwords, one a line: client i uses line i mod lines
     #[arg(long, value_name = "FILE", requires = "username")]
     pub(crate) password_file: Option<PathBuf>,
+    /// Client identifiers, user names and passwords, a client a line: client-id,user,password (each may be
+    /// empty; an empty client-id is as --client-id says)
+    #[arg(long, value_name = "FILE", conflicts_with = "username")]
+    pub(crate) credentials: Option<PathBuf>,
     /// Clean Start (3.1.1: Clean Session)
     #[arg(long, default_value_t = true, action = ArgAction::Set)]
     pub(crate) clean: bool,
     /// Session Expiry Interval (MQTT 5)
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub(crate) session_expiry: u32,
+    /// Receive Maximum that clients grant (MQTT 5) [default: as many as there are]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) receive_maximum: Option<u16>,
     /// Keep Alive; a PINGREQ goes out every half of it; 0 = none
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) keep_alive: u16,
@@ -180,6 +191,16 @@ impl CommonArgs {
             || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             usize::from,
         )
+    }
+}
+
+/// [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+fn parse_share_name(raw: &str) -> Result<String, &'static str> {
+    let valid = !raw.is_empty() && !raw.contains(['/', '+', '#']);
+    if valid {
+        Ok(raw.to_owned())
+    } else {
+        Err("a share's name is not empty and holds neither / nor + nor #")
     }
 }
 

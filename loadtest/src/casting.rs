@@ -18,10 +18,9 @@ use crate::worker::{Role, Session, Worker};
 impl Role for Traffic {
     type Outcome = MessageTally;
 
-    fn filter(&self, client: u32, _: &Worker) -> Option<(String, QoS)> {
-        let subscriber = client.checked_sub(self.plan.layout.publishers)?;
-        let topic = self.plan.layout.topic_of(subscriber);
-        Some((self.plan.topic.expand(topic, self.plan.run), self.plan.qos))
+    fn filter(&self, client: u32, worker: &Worker) -> Option<(String, QoS)> {
+        let subscriber = self.plan.subscriber(client)?;
+        Some((self.plan.filter(subscriber, &worker.connector), self.plan.qos))
     }
 
     fn session(
@@ -32,11 +31,12 @@ impl Role for Traffic {
         seat: SeatId,
     ) -> Session {
         let worker = Rc::clone(worker);
-        if let Some(subscriber) = client.checked_sub(self.plan.layout.publishers) {
+        if let Some(subscriber) = self.plan.subscriber(client) {
             return Box::pin(Subscriber::new(self, worker, seat, connected, subscriber));
         }
-        self.publishers.borrow_mut().push((client, seat));
-        Box::pin(Publisher::new(self, worker, seat, connected, client))
+        let publisher = client - self.plan.first_client;
+        self.publishers.borrow_mut().push((publisher, seat));
+        Box::pin(Publisher::new(self, worker, seat, connected, publisher))
     }
 
     async fn publish(&self, worker: &Worker, start: Micros) {

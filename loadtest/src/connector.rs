@@ -3,9 +3,12 @@
 use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use sotto_model::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use sotto_mqtt::codec::properties::{Properties, PropertyBuf};
 use sotto_mqtt::codec::property::Property;
@@ -13,30 +16,44 @@ use sotto_mqtt::packet::{Connect, Packet, Subscribe, SubscribeFilters, Version};
 use sotto_mqtt::reason::ReasonCode;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
 
 use crate::client::{Client, ClientError, acknowledge, complete};
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, Identity};
 use crate::endpoint::Endpoint;
 use crate::run_clock::{Micros, RunClock};
 use crate::source_address::SourceAddresses;
 use crate::stream::Stream;
-use crate::template::{RunId, Template};
-use crate::tls::Tls;
+use crate::template::{Place, RunId, Template};
+use crate::tls::{Tls, TlsError};
+use crate::web_socket::{UpgradeError, WebSocket};
 
+#[derive(Clone)]
 pub(crate) struct Connector {
-    pub(crate) endpoint: Endpoint,
+    /// At least one; client i takes the i-th in turn.
+    pub(crate) routes: Arc<[Route]>,
     /// `None`: TCP alone.
-    pub(crate) tls: Option<Tls>,
-    pub(crate) sources: SourceAddresses,
+    pub(crate) tls: Option<Arc<Tls>>,
+    /// Path of the WebSocket; `None`: no WebSocket.
+    pub(crate) web_socket: Option<Arc<str>>,
     pub(crate) version: Version,
-    pub(crate) client_id: Template,
     pub(crate) credentials: Credentials,
     pub(crate) clean_start: bool,
     pub(crate) session_expiry_seconds: u32,
+    /// `None`: not sent.
+    pub(crate) receive_maximum: Option<u16>,
     pub(crate) keep_alive_seconds: u16,
     pub(crate) timeout: Duration,
     pub(crate) run: RunId,
     pub(crate) clock: RunClock,
+}
+
+/// One of the broker's addresses and how to get there.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) server_name: ServerName<'static>,
+    pub(crate) sources: SourceAddresses,
 }
 
 pub(crate) struct Connected {
@@ -45,6 +62,10 @@ pub(crate) struct Connected {
     /// What the broker grants, or has set in its stead. [MQTT-3.1.2-21]
     pub(crate) keep_alive_seconds: u16,
     pub(crate) receive_maximum: u16,
+    /// The broker has kept the session. [MQTT-3.2.2-2]
+    pub(crate) session_present: bool,
+    /// The broker has accepted a TLS ticket.
+    pub(crate) resumed: bool,
 }
 
 /// When each step was done.
@@ -54,6 +75,8 @@ pub(crate) struct ConnectTimes {
     pub(crate) tcp: Micros,
     /// `None` without TLS.
     pub(crate) tls: Option<Micros>,
+    /// `None` without a WebSocket.
+    pub(crate) web_socket: Option<Micros>,
     pub(crate) connack: Micros,
     /// `None` without a subscription.
     pub(crate) suback: Option<Micros>,
@@ -65,8 +88,17 @@ pub(crate) enum ConnectError {
     Source(io::Error),
     #[error("TCP connection failed: {0}")]
     Tcp(io::ErrorKind),
+    #[error(
+        "no port is left on the source address: give a larger --source-range, or more ports \
+         (as root `sysctl -w net.ipv4.ip_local_port_range='1024 65535'`)"
+    )]
+    NoPort,
     #[error("TLS handshake failed: {0}")]
     Tls(ClientError),
+    #[error("certificate of the client: {0}")]
+    Identity(TlsError),
+    #[error("WebSocket was not opened: {0}")]
+    WebSocket(UpgradeError),
     #[error("broker refused CONNECT: {} ({:#04x})", .0.as_str(), .0.code())]
     Refused(ReasonCode),
     #[error("broker refused SUBSCRIBE: {} ({:#04x})", .0.as_str(), .0.code())]
@@ -81,6 +113,7 @@ pub(crate) enum ConnectError {
 pub(crate) enum Step {
     Tcp,
     Tls,
+    WebSocket,
     ConnAck,
     SubAck,
 }
@@ -93,22 +126,32 @@ impl Connector {
         filter: Option<(&str, QoS)>,
     ) -> Result<Connected, ConnectError> {
         let deadline = Instant::now() + self.timeout;
+        let route = self.route(number);
+        let identity = self.credentials.identity(number, self.run);
         let begun = self.clock.now();
-        let tcp = within(deadline, Step::Tcp, self.open_tcp(number)).await?;
+        let tcp = within(deadline, Step::Tcp, open_tcp(route, number)).await?;
         let tcp_done = self.clock.now();
-        let stream = match &self.tls {
-            None => Stream::Plain(tcp),
-            Some(tls) => {
-                let handshake = async {
-                    let stream = tls.connector.connect(tls.server_name.clone(), tcp).await;
-                    stream.map_err(|error| ConnectError::Tls(error.into()))
-                };
-                Stream::Tls(Box::new(within(deadline, Step::Tls, handshake).await?))
-            }
-        };
-        let tls_done = self.tls.is_some().then(|| self.clock.now());
+        let (mut stream, mut tls_done, mut web_socket_done) = (Stream::Plain(tcp), None, None);
+        if let Some(tls) = &self.tls {
+            let place = Place {
+                number,
+                run: self.run,
+                client_id: &identity.client_id,
+                user: identity.username.as_deref().unwrap_or_default(),
+            };
+            let config = tls.config(place).map_err(ConnectError::Identity)?;
+            stream = within(deadline, Step::Tls, open_tls(stream, config, route)).await?;
+            tls_done = Some(self.clock.now());
+        }
+        if let Some(path) = &self.web_socket {
+            let opened = WebSocket::open(stream, &route.endpoint.authority, path);
+            let opened = async { opened.await.map_err(ConnectError::WebSocket) };
+            stream = Stream::Web(Box::new(within(deadline, Step::WebSocket, opened).await?));
+            web_socket_done = Some(self.clock.now());
+        }
+        let resumed = stream.is_resumed();
         let mut client = Client::new(stream, self.version);
-        self.write_connect(number, client.out());
+        self.write_connect(&identity, client.out());
         let granted = within(deadline, Step::ConnAck, read_connack(&mut client)).await?;
         let connack_done = self.clock.now();
         let mut suback_done = None;
@@ -123,47 +166,49 @@ impl Connector {
                 begun,
                 tcp: tcp_done,
                 tls: tls_done,
+                web_socket: web_socket_done,
                 connack: connack_done,
                 suback: suback_done,
             },
             keep_alive_seconds: granted.keep_alive_seconds.unwrap_or(self.keep_alive_seconds),
             receive_maximum: granted.receive_maximum,
+            session_present: granted.session_present,
+            resumed,
         })
     }
 
-    async fn open_tcp(&self, number: u32) -> Result<TcpStream, ConnectError> {
-        let broker = self.endpoint.address;
-        let socket = if broker.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-        let socket = socket.map_err(|error| ConnectError::Tcp(error.kind()))?;
-        if let Some(source) = self.sources.of(number) {
-            // The port is then chosen when connecting, for the four numbers of the connection together:
-            // without it a port is taken for the address, whomever it talks to.
-            #[cfg(target_os = "linux")]
-            nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)
-                .map_err(|error| ConnectError::Source(error.into()))?;
-            socket.bind((source, 0).into()).map_err(ConnectError::Source)?;
+    /// With the client's own number and names.
+    pub(crate) fn expand(&self, template: &Template, number: u32) -> String {
+        if !template.names_client() {
+            return template.expand(Place { number, run: self.run, ..Place::default() });
         }
-        let stream = socket.connect(broker).await.map_err(|error| ConnectError::Tcp(error.kind()))?;
-        // Small packets must not wait for each other's acknowledgement.
-        stream.set_nodelay(true).map_err(|error| ConnectError::Tcp(error.kind()))?;
-        Ok(stream)
+        let identity = self.credentials.identity(number, self.run);
+        let user = identity.username.as_deref().unwrap_or_default();
+        template.expand(Place { number, run: self.run, client_id: &identity.client_id, user })
     }
 
-    fn write_connect(&self, number: u32, out: &mut Vec<u8>) {
+    pub(crate) fn route(&self, number: u32) -> &Route {
+        &self.routes[number as usize % self.routes.len()]
+    }
+
+    fn write_connect(&self, identity: &Identity<'_>, out: &mut Vec<u8>) {
         let mut properties = PropertyBuf::new();
-        if self.version == Version::V5 && self.session_expiry_seconds > 0 {
-            properties.push(Property::SessionExpiryInterval(self.session_expiry_seconds));
+        if self.version == Version::V5 {
+            if self.session_expiry_seconds > 0 {
+                properties.push(Property::SessionExpiryInterval(self.session_expiry_seconds));
+            }
+            if let Some(receive_maximum) = self.receive_maximum {
+                properties.push(Property::ReceiveMaximum(receive_maximum));
+            }
         }
-        let client_id = self.client_id.expand(number, self.run);
-        let username = self.credentials.username(number, self.run);
         let connect = Connect {
             version: self.version,
             clean_start: self.clean_start,
             keep_alive: self.keep_alive_seconds,
-            client_id: &client_id,
+            client_id: &identity.client_id,
             will: None,
-            username: username.as_deref(),
-            password: self.credentials.password(number),
+            username: identity.username.as_deref(),
+            password: identity.password,
             properties: properties.as_properties(),
         };
         Packet::Connect(connect).encode(self.version, out);
@@ -186,6 +231,34 @@ impl Connector {
     }
 }
 
+async fn open_tcp(route: &Route, number: u32) -> Result<TcpStream, ConnectError> {
+    let broker = route.endpoint.address;
+    let socket = if broker.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(|error| ConnectError::Tcp(error.kind()))?;
+    if let Some(source) = route.sources.of(number) {
+        // The port is then chosen when connecting, for the four numbers of the connection together:
+        // without it a port is taken for the address, whomever it talks to.
+        #[cfg(target_os = "linux")]
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)
+            .map_err(|error| ConnectError::Source(error.into()))?;
+        socket.bind((source, 0).into()).map_err(ConnectError::Source)?;
+    }
+    let connected = socket.connect(broker).await;
+    let stream = connected.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrNotAvailable => ConnectError::NoPort,
+        kind => ConnectError::Tcp(kind),
+    })?;
+    // Small packets must not wait for each other's acknowledgement.
+    stream.set_nodelay(true).map_err(|error| ConnectError::Tcp(error.kind()))?;
+    Ok(stream)
+}
+
+async fn open_tls(stream: Stream, config: Arc<ClientConfig>, route: &Route) -> Result<Stream, ConnectError> {
+    let Stream::Plain(tcp) = stream else { unreachable!("TLS comes first above TCP") };
+    let connected = TlsConnector::from(config).connect(route.server_name.clone(), tcp).await;
+    connected.map(|stream| Stream::Tls(Box::new(stream))).map_err(|error| ConnectError::Tls(error.into()))
+}
+
 async fn within<T>(
     deadline: Instant,
     step: Step,
@@ -197,6 +270,7 @@ async fn within<T>(
 struct Granted {
     keep_alive_seconds: Option<u16>,
     receive_maximum: u16,
+    session_present: bool,
 }
 
 async fn read_connack(client: &mut Client) -> Result<Granted, ConnectError> {
@@ -206,6 +280,7 @@ async fn read_connack(client: &mut Client) -> Result<Granted, ConnectError> {
             keep_alive_seconds: connack.properties.server_keep_alive(),
             // [MQTT-3.3.4-9]: without it 65,535
             receive_maximum: connack.properties.receive_maximum().unwrap_or(u16::MAX),
+            session_present: connack.session_present,
         }))),
         // [MQTT-3.2.0-1]
         _ => Err(ClientError::Unexpected("something before CONNACK")),
@@ -260,6 +335,7 @@ impl std::fmt::Display for Step {
         f.write_str(match self {
             Self::Tcp => "TCP connection",
             Self::Tls => "TLS handshake",
+            Self::WebSocket => "answer to the WebSocket request",
             Self::ConnAck => "CONNACK",
             Self::SubAck => "SUBACK",
         })

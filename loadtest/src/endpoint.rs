@@ -8,6 +8,8 @@ pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
     /// As given, without the port and without brackets.
     pub(crate) host: String,
+    /// As given.
+    pub(crate) authority: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +32,7 @@ impl Endpoint {
         let mut addresses =
             (host, port).to_socket_addrs().map_err(|error| EndpointError::Unknown(raw.to_owned(), error))?;
         let address = addresses.next().ok_or_else(malformed)?;
-        Ok(Self { address, host: host.to_owned() })
+        Ok(Self { address, host: host.to_owned(), authority: raw.to_owned() })
     }
 }
 

@@ -24,7 +24,7 @@ impl Role for Holding {
 
     fn filter(&self, client: u32, worker: &Worker) -> Option<(String, QoS)> {
         let (template, qos) = self.subscribe.as_ref()?;
-        Some((template.expand(client, worker.connector.run), *qos))
+        Some((worker.connector.expand(template, client), *qos))
     }
 
     fn session(self: Rc<Self>, worker: &Rc<Worker>, _: u32, connected: Connected, seat: SeatId) -> Session {

@@ -1,34 +1,49 @@
 //! Who has sent and who has received what: loss, duplicates, reordering.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use crate::payload::Stamp;
 use crate::sequence_set::{Seen, SequenceSet};
 use crate::template::RunId;
 
-/// Publisher i publishes to topic i mod T, subscriber j subscribes to topic j mod T.
+/// Publisher i publishes to topic i mod T, subscriber j subscribes to topic j mod T, or to all of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     pub(crate) publishers: u32,
     pub(crate) subscribers: u32,
     pub(crate) topics: u32,
+    /// Every subscriber subscribes to all topics.
+    pub(crate) all_topics: bool,
+    /// Of the subscribers of a topic, one gets each message.
+    pub(crate) shared: bool,
 }
 
 impl Layout {
-    /// Of a publisher or of a subscriber, each counted from 0.
-    pub(crate) fn topic_of(self, number: u32) -> u32 {
-        number % self.topics
+    /// Of a publisher, counted from 0.
+    pub(crate) fn topic_of(self, publisher: u32) -> u32 {
+        publisher % self.topics
     }
 
-    pub(crate) fn subscribers_of(self, topic: u32) -> u32 {
-        share_of(topic, self.subscribers, self.topics)
+    /// Of a subscriber, counted from 0; `None`: of all topics.
+    pub(crate) fn subscription_of(self, subscriber: u32) -> Option<u32> {
+        (!self.all_topics).then_some(subscriber % self.topics)
     }
 
-    fn publishers_of(self, topic: u32) -> u32 {
-        share_of(topic, self.publishers, self.topics)
+    /// Deliveries that a message to the topic should become.
+    pub(crate) fn fan_out(self, topic: u32) -> u32 {
+        let subscribers =
+            if self.all_topics { self.subscribers } else { share_of(topic, self.subscribers, self.topics) };
+        if self.shared { subscribers.min(1) } else { subscribers }
     }
 
-    /// Where a publisher stands among those of its topic.
+    /// Of those whose messages come to a subscription.
+    fn publishers_of(self, subscription: Option<u32>) -> u32 {
+        subscription.map_or(self.publishers, |topic| share_of(topic, self.publishers, self.topics))
+    }
+
+    /// Where a publisher stands among those whose messages come to a subscription.
     fn place_of(self, publisher: u32) -> usize {
-        (publisher / self.topics) as usize
+        (if self.all_topics { publisher } else { publisher / self.topics }) as usize
     }
 }
 
@@ -50,13 +65,39 @@ pub(crate) struct Published {
 pub(crate) struct Received {
     layout: Layout,
     run: RunId,
-    topic: u32,
-    /// One set for each publisher of the topic.
-    sequences: Vec<SequenceSet>,
+    /// Its topic; `None`: all of them.
+    subscription: Option<u32>,
+    sequences: Sequences,
     pub(crate) duplicates: u64,
+    /// Of a shared subscription not judged: its members see parts of a stream, each at its own pace.
     pub(crate) reordered: u64,
     /// Messages that this run has not sent, or not to this topic.
     pub(crate) foreign: u64,
+}
+
+#[derive(Debug)]
+enum Sequences {
+    /// One set for each publisher whose messages come here.
+    Own(Vec<SequenceSet>),
+    Shared(Arc<SharedSequences>),
+}
+
+/// What the members of shared subscriptions have received together.
+///
+/// One set for each publisher of the run, locked by whichever member receives a message of it: apart, each
+/// would be all gaps.
+#[derive(Debug)]
+pub(crate) struct SharedSequences(Box<[Mutex<SequenceSet>]>);
+
+impl SharedSequences {
+    pub(crate) fn new(publishers: u32) -> Self {
+        Self((0..publishers).map(|_| Mutex::default()).collect())
+    }
+
+    fn of(&self, publisher: u32) -> MutexGuard<'_, SequenceSet> {
+        // A set is never left half changed.
+        self.0[publisher as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,18 +108,19 @@ pub(crate) enum Arrival {
 }
 
 impl Received {
-    pub(crate) fn new(layout: Layout, run: RunId, subscriber: u32) -> Self {
-        let topic = layout.topic_of(subscriber);
-        let publishers = layout.publishers_of(topic) as usize;
-        Self {
-            layout,
-            run,
-            topic,
-            sequences: vec![SequenceSet::default(); publishers],
-            duplicates: 0,
-            reordered: 0,
-            foreign: 0,
-        }
+    /// `shared`: what the members of the run's shared subscriptions receive together.
+    pub(crate) fn new(
+        layout: Layout,
+        run: RunId,
+        subscriber: u32,
+        shared: Option<Arc<SharedSequences>>,
+    ) -> Self {
+        let subscription = layout.subscription_of(subscriber);
+        let sequences = shared.map_or_else(
+            || Sequences::Own(vec![SequenceSet::default(); layout.publishers_of(subscription) as usize]),
+            Sequences::Shared,
+        );
+        Self { layout, run, subscription, sequences, duplicates: 0, reordered: 0, foreign: 0 }
     }
 
     /// A message without a stamp is foreign too.
@@ -86,16 +128,20 @@ impl Received {
         let ours = stamp.filter(|stamp| {
             stamp.run == self.run
                 && stamp.publisher < self.layout.publishers
-                && self.layout.topic_of(stamp.publisher) == self.topic
+                && self.subscription.is_none_or(|topic| self.layout.topic_of(stamp.publisher) == topic)
         });
         let Some(stamp) = ours else {
             self.foreign += 1;
             return Arrival::Foreign;
         };
-        match self.sequences[self.layout.place_of(stamp.publisher)].insert(stamp.sequence) {
+        let seen = match &mut self.sequences {
+            Sequences::Own(sets) => sets[self.layout.place_of(stamp.publisher)].insert(stamp.sequence),
+            Sequences::Shared(shared) => shared.of(stamp.publisher).insert(stamp.sequence),
+        };
+        match seen {
             Seen::InOrder => Arrival::New,
             Seen::Late => {
-                self.reordered += 1;
+                self.reordered += u64::from(matches!(self.sequences, Sequences::Own(_)));
                 Arrival::New
             }
             Seen::Again => {
@@ -105,16 +151,21 @@ impl Received {
         }
     }
 
-    pub(crate) fn unique(&self) -> u64 {
-        self.sequences.iter().map(SequenceSet::len).sum()
-    }
-
     /// How many messages that count as sent never came here.
     fn lost(&self, published: &[&Published]) -> u64 {
-        published
-            .iter()
-            .map(|sent| sent.accepted.missing_from(&self.sequences[self.layout.place_of(sent.publisher)]))
-            .sum()
+        let missing = |sent: &&Published| match &self.sequences {
+            Sequences::Own(sets) => sent.accepted.missing_from(&sets[self.layout.place_of(sent.publisher)]),
+            Sequences::Shared(shared) => sent.accepted.missing_from(&shared.of(sent.publisher)),
+        };
+        published.iter().map(missing).sum()
+    }
+
+    #[cfg(test)]
+    fn unique(&self) -> u64 {
+        match &self.sequences {
+            Sequences::Own(sets) => sets.iter().map(SequenceSet::len).sum(),
+            Sequences::Shared(shared) => (0..self.layout.publishers).map(|p| shared.of(p).len()).sum(),
+        }
     }
 }
 
@@ -124,11 +175,21 @@ pub(crate) fn settle(layout: Layout, published: &[Published], received: &[Receiv
     for sent in published {
         by_topic[layout.topic_of(sent.publisher) as usize].push(sent);
     }
-    received.iter().fold((0, 0), |(expected, lost), subscriber| {
-        let sent = &by_topic[subscriber.topic as usize];
-        let due: u64 = sent.iter().map(|publisher| publisher.accepted.len()).sum();
-        (expected + due, lost + subscriber.lost(sent))
-    })
+    let all: Vec<&Published> = published.iter().collect();
+    let mut settled = vec![false; layout.topics as usize];
+    let (mut expected, mut lost) = (0, 0);
+    for subscriber in received {
+        // What the members of a shared subscription were to receive, they were to receive once.
+        if layout.shared
+            && std::mem::replace(&mut settled[subscriber.subscription.unwrap_or(0) as usize], true)
+        {
+            continue;
+        }
+        let sent = subscriber.subscription.map_or(&all, |topic| &by_topic[topic as usize]);
+        expected += sent.iter().map(|publisher| publisher.accepted.len()).sum::<u64>();
+        lost += subscriber.lost(sent);
+    }
+    (expected, lost)
 }
 
 #[cfg(test)]
@@ -139,6 +200,10 @@ mod tests {
     use crate::run_clock::Micros;
 
     const RUN: RunId = RunId(1);
+
+    fn layout(publishers: u32, subscribers: u32, topics: u32) -> Layout {
+        Layout { publishers, subscribers, topics, all_topics: false, shared: false }
+    }
 
     fn stamp(publisher: u32, sequence: u32) -> Stamp {
         Stamp { run: RUN, publisher, sequence, intended: Micros(0) }
@@ -154,28 +219,28 @@ mod tests {
 
     #[test]
     fn equal_numbers_are_one_to_one() {
-        let layout = Layout { publishers: 3, subscribers: 3, topics: 3 };
+        let layout = layout(3, 3, 3);
         for i in 0..3 {
             assert_eq!(layout.topic_of(i), i);
-            assert_eq!(layout.subscribers_of(i), 1);
+            assert_eq!(layout.fan_out(i), 1);
         }
     }
 
     #[test]
     fn every_client_has_its_place_when_the_numbers_do_not_divide() {
-        let layout = Layout { publishers: 5, subscribers: 8, topics: 3 };
-        assert_eq!([0, 1, 2].map(|topic| layout.subscribers_of(topic)), [3, 3, 2]);
-        assert_eq!([0, 1, 2].map(|topic| layout.publishers_of(topic)), [2, 2, 1]);
+        let layout = layout(5, 8, 3);
+        assert_eq!([0, 1, 2].map(|topic| layout.fan_out(topic)), [3, 3, 2]);
+        assert_eq!([0, 1, 2].map(|topic| layout.publishers_of(Some(topic))), [2, 2, 1]);
         for publisher in 0..5 {
             let topic = layout.topic_of(publisher);
-            assert!(layout.place_of(publisher) < layout.publishers_of(topic) as usize);
+            assert!(layout.place_of(publisher) < layout.publishers_of(Some(topic)) as usize);
         }
     }
 
     #[test]
     fn messages_of_other_runs_and_other_topics_are_foreign() {
-        let layout = Layout { publishers: 2, subscribers: 2, topics: 2 };
-        let mut received = Received::new(layout, RUN, 0);
+        let layout = layout(2, 2, 2);
+        let mut received = Received::new(layout, RUN, 0, None);
         assert_eq!(received.count(None), Arrival::Foreign);
         assert_eq!(received.count(Some(stamp(1, 0))), Arrival::Foreign);
         assert_eq!(received.count(Some(stamp(9, 0))), Arrival::Foreign);
@@ -186,12 +251,42 @@ mod tests {
 
     #[test]
     fn what_was_never_accepted_is_not_lost() {
-        let layout = Layout { publishers: 1, subscribers: 1, topics: 1 };
-        let mut received = Received::new(layout, RUN, 0);
+        let layout = layout(1, 1, 1);
+        let mut received = Received::new(layout, RUN, 0, None);
         received.count(Some(stamp(0, 0)));
         // 1 was never acknowledged and never came; 2 was not acknowledged and came all the same.
         received.count(Some(stamp(0, 2)));
         assert_eq!(settle(layout, &[published(0, [0])], &[received]), (1, 0));
+    }
+
+    #[test]
+    fn who_subscribes_to_all_topics_expects_every_publisher() {
+        let layout = Layout { all_topics: true, ..layout(3, 2, 3) };
+        assert_eq!([0, 1, 2].map(|topic| layout.fan_out(topic)), [2, 2, 2]);
+        let mut received = [0, 1].map(|subscriber| Received::new(layout, RUN, subscriber, None));
+        for publisher in 0..3 {
+            assert_eq!(received[0].count(Some(stamp(publisher, 0))), Arrival::New);
+        }
+        let published = [published(0, [0]), published(1, [0]), published(2, [0])];
+        assert_eq!(settle(layout, &published, &received), (6, 3));
+    }
+
+    #[test]
+    fn members_of_a_shared_subscription_are_to_receive_each_message_once_together() {
+        for all_topics in [false, true] {
+            let layout = Layout { all_topics, shared: true, ..layout(2, 4, 2) };
+            assert_eq!(layout.fan_out(0), 1);
+            let shared = Arc::new(SharedSequences::new(2));
+            let mut received =
+                [0, 1, 2, 3].map(|number| Received::new(layout, RUN, number, Some(Arc::clone(&shared))));
+            assert_eq!(received[0].count(Some(stamp(0, 1))), Arrival::New);
+            assert_eq!(received[2].count(Some(stamp(0, 0))), Arrival::New);
+            assert_eq!(received[0].count(Some(stamp(0, 0))), Arrival::Duplicate);
+            assert_eq!(received[3].count(Some(stamp(1, 0))), Arrival::New);
+            let published = [published(0, [0, 1, 2]), published(1, [0])];
+            assert_eq!(settle(layout, &published, &received), (4, 1));
+            assert_eq!(received.iter().map(|member| member.reordered).sum::<u64>(), 0);
+        }
     }
 
     proptest! {
@@ -201,7 +296,7 @@ mod tests {
             doubles in prop::collection::vec(prop::bool::weighted(0.2), 60),
             swap in 0..29_usize,
         ) {
-            let layout = Layout { publishers: 2, subscribers: 1, topics: 1 };
+            let layout = layout(2, 1, 1);
             let mut deliveries = Vec::new();
             let (mut lost, mut duplicates) = (0, 0);
             for k in 0..60_u32 {
@@ -222,7 +317,7 @@ mod tests {
             let swap = u32::try_from(swap).expect("small");
             let (first, second) = (at((0, swap)), at((0, swap + 1)));
             deliveries.swap(first, second);
-            let mut received = Received::new(layout, RUN, 0);
+            let mut received = Received::new(layout, RUN, 0, None);
             for (publisher, sequence) in deliveries {
                 received.count(Some(stamp(publisher, sequence)));
             }

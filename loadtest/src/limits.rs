@@ -36,6 +36,8 @@ pub(crate) const CREDIT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const DRAIN_QUIET: Duration = Duration::from_secs(2);
 /// Time after the last expected delivery in which duplicates may still show.
 pub(crate) const DUPLICATES_WAIT: Duration = Duration::from_millis(200);
+/// Time that messages have which came due just before the end of publishing.
+pub(crate) const LAST_MESSAGES_WAIT: Duration = Duration::from_millis(200);
 /// Time for clients to say DISCONNECT at the end.
 pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time the broker's memory has to settle before it is read.
@@ -46,5 +48,11 @@ pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 pub(crate) const PLAIN_PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// How often Keep Alive is looked after, for all clients of a thread.
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// Longest password file, bytes.
-pub(crate) const PASSWORD_FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Longest file of passwords or credentials, bytes.
+pub(crate) const CREDENTIALS_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// TLS tickets kept for later connections; past it the oldest go.
+pub(crate) const TICKETS_MAX: usize = 32 * 1024;
+/// Longest answer to a request for a WebSocket, bytes.
+pub(crate) const UPGRADE_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of such an answer read at once.
+pub(crate) const UPGRADE_READ_BYTES: usize = 1024;

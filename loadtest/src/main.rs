@@ -44,8 +44,11 @@ mod source_address;
 mod stream;
 mod subscriber;
 mod template;
+mod tickets;
 mod tls;
 mod traffic;
+mod transport_args;
+mod web_socket;
 mod worker;
 
 use std::process::ExitCode;

@@ -7,7 +7,8 @@ use std::task::{Context, Poll, ready};
 
 use sotto_model::{PacketId, QoS};
 use sotto_mqtt::codec::encode::encode_publish;
-use sotto_mqtt::codec::properties::Properties;
+use sotto_mqtt::codec::properties::{Properties, PropertyBuf};
+use sotto_mqtt::codec::property::Property;
 use sotto_mqtt::packet::{Ack, Packet, Version};
 use sotto_mqtt::reason::ReasonCode;
 
@@ -21,7 +22,7 @@ use crate::payload::Stamp;
 use crate::roster::{Orders, Phase, SeatId};
 use crate::run_clock::Micros;
 use crate::sequence_set::SequenceSet;
-use crate::traffic::{Pacing, Traffic};
+use crate::traffic::{Pacing, Traffic, TrafficPlan};
 use crate::worker::Worker;
 
 pub(crate) struct Publisher {
@@ -36,6 +37,8 @@ struct State {
     worker: Rc<Worker>,
     number: u32,
     topic: String,
+    /// Of every PUBLISH, encoded.
+    properties: PropertyBuf,
     /// Deliveries that one message should become.
     fan_out: u64,
     /// Sequence number of the next message.
@@ -62,9 +65,10 @@ impl Publisher {
             Pacing::Open(_) => connected.receive_maximum,
             Pacing::Closed { window, .. } => window.min(connected.receive_maximum),
         };
-        let fan_out = u64::from(plan.layout.subscribers_of(topic));
+        let fan_out = u64::from(plan.layout.fan_out(topic));
         let state = State {
-            topic: plan.topic.expand(topic, plan.run),
+            topic: plan.topic(topic, &worker.connector),
+            properties: properties(plan),
             traffic,
             worker,
             number,
@@ -223,7 +227,17 @@ impl State {
         let mut payload = traffic.payload.borrow_mut();
         Stamp { run: plan.run, publisher: self.number, sequence, intended }.write(&mut payload);
         let version = client.version();
-        encode_publish(version, false, plan.qos, false, &self.topic, packet_id, &[], &payload, client.out());
+        encode_publish(
+            version,
+            false,
+            plan.qos,
+            plan.retain,
+            &self.topic,
+            packet_id,
+            &[self.properties.as_properties().as_bytes()],
+            &payload,
+            client.out(),
+        );
         traffic.tally.borrow_mut().held_up.record(intended, now);
         self.worker.counters().sent.add(1);
         if packet_id.is_none() {
@@ -239,6 +253,14 @@ impl State {
         let message = InflightMessage { sequence, intended, released: false };
         Some(self.inflight.insert(message).expect("asked before whether there is room"))
     }
+}
+
+fn properties(plan: &TrafficPlan) -> PropertyBuf {
+    let mut properties = PropertyBuf::new();
+    if let Some(seconds) = plan.message_expiry_seconds {
+        properties.push(Property::MessageExpiryInterval(seconds));
+    }
+    properties
 }
 
 impl Drop for State {

@@ -1,6 +1,7 @@
 //! The scenario `pubsub`: numbered messages go through the broker; which arrive, when, how often?
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -12,8 +13,8 @@ use crate::counters::Totals;
 use crate::credit::Credit;
 use crate::crew::{Crew, Finished, Watched};
 use crate::latencies::LatencySummary;
-use crate::ledger::{Layout, Received, settle};
-use crate::limits::{CLIENTS_MAX, DRAIN_QUIET, DUPLICATES_WAIT, WATCH_INTERVAL};
+use crate::ledger::{Layout, SharedSequences, settle};
+use crate::limits::{CLIENTS_MAX, DRAIN_QUIET, DUPLICATES_WAIT, LAST_MESSAGES_WAIT, WATCH_INTERVAL};
 use crate::message_tally::MessageTally;
 use crate::objectives::Limits;
 use crate::pacer::Plan;
@@ -125,7 +126,7 @@ async fn pubsub(args: &PubsubArgs, setup: &Setup) -> anyhow::Result<Report<Pubsu
         refused: totals.refused,
         unacknowledged: totals.sent - totals.accepted - totals.refused,
         expected,
-        delivered: tally.received.iter().map(Received::unique).sum(),
+        delivered: totals.delivered,
         lost,
         duplicates: tally.received.iter().map(|subscriber| subscriber.duplicates).sum(),
         reordered: tally.received.iter().map(|subscriber| subscriber.reordered).sum(),
@@ -152,7 +153,13 @@ async fn pubsub(args: &PubsubArgs, setup: &Setup) -> anyhow::Result<Report<Pubsu
 }
 
 fn plan(args: &PubsubArgs, setup: &Setup) -> TrafficPlan {
-    let layout = Layout { publishers: args.pubs, subscribers: args.subs, topics: args.topics };
+    let layout = Layout {
+        publishers: args.pubs,
+        subscribers: args.subs,
+        topics: args.topics,
+        all_topics: args.all_topics,
+        shared: args.share.is_some(),
+    };
     let pacing = if args.rate > 0.0 {
         Pacing::Open(Plan {
             schedule: Schedule::new(args.rate),
@@ -164,9 +171,13 @@ fn plan(args: &PubsubArgs, setup: &Setup) -> TrafficPlan {
     };
     TrafficPlan {
         layout,
+        first_client: 0,
         topic: args.topic.clone(),
+        share: args.share.as_deref().map(|name| (name.into(), Arc::new(SharedSequences::new(args.pubs)))),
         run: setup.connector.run,
         qos: args.qos,
+        retain: args.retain,
+        message_expiry_seconds: args.message_expiry,
         size_bytes: args.size as usize,
         pacing,
     }
@@ -202,6 +213,11 @@ async fn publish(crew: &Crew<MessageTally>, setup: &Setup, args: &PubsubArgs) ->
     progress.end();
     let totals = crew.totals();
     let seconds = clock.now().since(start).as_secs_f64();
+    if watched == Watched::Done && args.rate > 0.0 {
+        // What came due with the last tick may not have been encoded yet.
+        let last = Some(Instant::now() + LAST_MESSAGES_WAIT);
+        crew.watch(last, |totals| totals.sent >= messages_planned(args) || totals.live() == 0).await;
+    }
     let server = before.zip(setup.sample_server());
     let server = server.map(|(before, after)| ServerTraffic::new(before, after, totals, seconds));
     Publishing { watched, seconds, totals, server }

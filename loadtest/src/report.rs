@@ -47,6 +47,11 @@ pub(crate) struct ConnectReport {
     pub(crate) waiting: LatencySummary,
     pub(crate) tcp: LatencySummary,
     pub(crate) tls: LatencySummary,
+    /// TLS handshakes in which the broker accepted a ticket.
+    pub(crate) tls_resumed: u64,
+    pub(crate) web_socket: LatencySummary,
+    /// Sessions that the broker had kept.
+    pub(crate) sessions_present: u64,
     pub(crate) connack: LatencySummary,
     pub(crate) suback: LatencySummary,
     /// From when it was due.
@@ -143,6 +148,9 @@ impl ConnectReport {
             waiting: tally.waiting.summary(),
             tcp: tally.tcp.summary(),
             tls: tally.tls.summary(),
+            tls_resumed: tally.resumed,
+            web_socket: tally.web_socket.summary(),
+            sessions_present: tally.sessions_present,
             connack: tally.connack.summary(),
             suback: tally.suback.summary(),
             total,
@@ -154,10 +162,17 @@ impl ConnectReport {
         table.row("connected", &format!("{} of {}", self.connected, self.wanted))?;
         table
             .row("connect rate", &format!("{:.0}/s over {:.2} s", self.connects_per_second, self.seconds))?;
+        if self.sessions_present > 0 {
+            table.row("sessions kept", &format!("{} of {}", self.sessions_present, self.connected))?;
+        }
+        if self.tls_resumed > 0 {
+            table.row("TLS resumed", &format!("{} of {} handshakes", self.tls_resumed, self.tls.count))?;
+        }
         table.latencies(&[
             ("before it began", self.waiting),
             ("TCP", self.tcp),
             ("TLS", self.tls),
+            ("WebSocket", self.web_socket),
             ("CONNACK", self.connack),
             ("SUBACK", self.suback),
             ("connect, since due", self.total),

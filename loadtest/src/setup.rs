@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use crate::args::CommonArgs;
 use crate::client::ClientError;
-use crate::connector::Connector;
+use crate::connector::{Connector, Route};
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::file_limit;
@@ -17,7 +17,7 @@ use crate::run_clock::RunClock;
 use crate::server_process::{ServerProcess, ServerSample};
 use crate::source_address::SourceAddresses;
 use crate::template::RunId;
-use crate::tls::Tls;
+use crate::tls::{Tls, server_name};
 
 pub(crate) struct Setup {
     pub(crate) connector: Arc<Connector>,
@@ -33,27 +33,33 @@ impl Setup {
     pub(crate) fn prepare(args: &CommonArgs, clients: u64) -> anyhow::Result<Self> {
         let threads = args.threads();
         file_limit::make_room(clients, threads)?;
-        let endpoint = Endpoint::resolve(&args.addr)?;
-        let sources = SourceAddresses::choose(args.source_range.as_ref(), endpoint.address);
-        if clients > sources.capacity() {
+        let transport = &args.transport;
+        let routes =
+            transport.addr.iter().map(|addr| route(addr, args)).collect::<anyhow::Result<Arc<[_]>>>()?;
+        let ports = routes.iter().fold(0_u64, |sum, route| sum.saturating_add(route.sources.capacity()));
+        if clients > ports {
             bail!(
-                "{clients} connections need more ports than their source addresses have ({}): give a larger \
-                 --source-range",
-                sources.capacity()
+                "{clients} connections need more ports than their source addresses have ({ports}): give a larger \
+                 --source-range"
             );
         }
-        let server_name = args.server_name.as_ref().unwrap_or(&endpoint.host);
-        let tls = if args.plain { None } else { Some(Tls::load(&args.ca, server_name)?) };
-        let credentials = Credentials::load(args.username.clone(), args.password_file.as_deref())?;
+        let tls = if transport.plain { None } else { Some(Arc::new(Tls::load(transport)?)) };
+        let credentials = Credentials::load(
+            args.client_id.clone(),
+            args.username.clone(),
+            args.password_file.as_deref(),
+            args.credentials.as_deref(),
+        )?;
+        credentials.suffice(clients)?;
         let connector = Connector {
-            endpoint,
+            routes,
             tls,
-            sources,
+            web_socket: transport.ws.then(|| transport.ws_path.as_str().into()),
             version: args.protocol.version(),
-            client_id: args.client_id.clone(),
             credentials,
             clean_start: args.clean,
             session_expiry_seconds: args.session_expiry,
+            receive_maximum: args.receive_maximum,
             keep_alive_seconds: args.keep_alive,
             timeout: Duration::from_secs(args.connect_timeout),
             run: RunId(rand::random()),
@@ -69,20 +75,25 @@ impl Setup {
         })
     }
 
-    /// Connects and disconnects client 0: what is wrong with the address, the certificate or the password
-    /// is then said once, not by every client.
+    /// Connects and disconnects once at each address: what is wrong with the address, the certificate or the
+    /// password is then said once, not by every client.
     pub(crate) async fn probe(&self) -> anyhow::Result<Target> {
-        let address = self.connector.endpoint.address;
-        let connected =
-            self.connector.connect(0, None).await.with_context(|| format!("connect to {address}"))?;
-        let transport = connected.client.stream().describe();
-        match connected.client.close().await {
-            // A broker that closes first has not failed.
-            Ok(()) | Err(ClientError::Closed | ClientError::Io(_)) => {}
-            Err(error) => bail!("disconnect from {address}: {error}"),
+        let mut transport = String::new();
+        for (number, route) in (0..).zip(self.connector.routes.iter()) {
+            let address = route.endpoint.address;
+            let connected = self.connector.connect(number, None).await;
+            let connected = connected.with_context(|| format!("connect to {address}"))?;
+            transport = connected.client.stream().describe();
+            match connected.client.close().await {
+                // A broker that closes first has not failed.
+                Ok(()) | Err(ClientError::Closed | ClientError::Io(_)) => {}
+                Err(error) => bail!("disconnect from {address}: {error}"),
+            }
         }
+        let addresses: Vec<_> =
+            self.connector.routes.iter().map(|route| route.endpoint.address.to_string()).collect();
         Ok(Target {
-            address: address.to_string(),
+            address: addresses.join(", "),
             transport,
             protocol: match self.connector.version {
                 sotto_mqtt::packet::Version::V3 => "MQTT 3.1.1",
@@ -108,4 +119,11 @@ impl Setup {
             }
         });
     }
+}
+
+fn route(addr: &str, args: &CommonArgs) -> anyhow::Result<Route> {
+    let endpoint = Endpoint::resolve(addr)?;
+    let sources = SourceAddresses::choose(args.source_range.as_ref(), endpoint.address);
+    let server_name = server_name(args.transport.server_name.as_ref().unwrap_or(&endpoint.host))?;
+    Ok(Route { endpoint, server_name, sources })
 }

@@ -25,7 +25,10 @@ impl SourceAddresses {
         let automatic = broker.is_ipv4() && broker.ip().is_loopback() && cfg!(target_os = "linux");
         Self(match range {
             Some(SourceRange::Unbound) => None,
-            Some(SourceRange::Network(network)) => Some(*network),
+            // A broker of the other family is met from where the system chooses.
+            Some(SourceRange::Network(network)) => {
+                Some(*network).filter(|network| network.addr().is_ipv4() == broker.is_ipv4())
+            }
             None => automatic.then(|| {
                 IpNet::new(IpAddr::V4(Ipv4Addr::new(127, 1, 0, 0)), 16).expect("16 is a prefix length")
             }),

@@ -1,17 +1,21 @@
-//! The bytes under MQTT: TLS, or TCP alone.
+//! The bytes under MQTT: TLS, or TCP alone; below a WebSocket or not.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustls::HandshakeKind;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+
+use crate::web_socket::WebSocket;
 
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Web(Box<WebSocket>),
 }
 
 impl Stream {
@@ -25,6 +29,16 @@ impl Stream {
                 let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
                 format!("{} {}", version.unwrap_or("TLS"), suite.unwrap_or("?"))
             }
+            Self::Web(web_socket) => format!("WebSocket over {}", web_socket.stream().describe()),
+        }
+    }
+
+    /// A ticket was accepted.
+    pub(crate) fn is_resumed(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed),
+            Self::Web(web_socket) => web_socket.stream().is_resumed(),
         }
     }
 }
@@ -34,6 +48,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Web(web_socket) => Pin::new(web_socket).poll_read(cx, buf),
         }
     }
 }
@@ -43,6 +58,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Web(web_socket) => Pin::new(web_socket).poll_write(cx, buf),
         }
     }
 
@@ -50,6 +66,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Web(web_socket) => Pin::new(web_socket).poll_flush(cx),
         }
     }
 
@@ -57,6 +74,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Web(web_socket) => Pin::new(web_socket).poll_shutdown(cx),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use sotto_model::QoS;
@@ -38,7 +39,9 @@ impl Subscriber {
         connected: Connected,
         number: u32,
     ) -> Self {
-        let received = Received::new(traffic.plan.layout, traffic.plan.run, number);
+        let plan = &traffic.plan;
+        let shared = plan.share.as_ref().map(|(_, sequences)| Arc::clone(sequences));
+        let received = Received::new(plan.layout, plan.run, number, shared);
         let state = State { traffic, worker, received: Some(received) };
         Self { seat, client: Some(connected.client), state }
     }

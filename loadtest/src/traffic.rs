@@ -5,22 +5,59 @@ use std::sync::Arc;
 
 use sotto_model::QoS;
 
+use crate::connector::Connector;
 use crate::credit::Credit;
-use crate::ledger::Layout;
+use crate::ledger::{Layout, SharedSequences};
 use crate::message_tally::MessageTally;
 use crate::pacer::Plan;
 use crate::roster::SeatId;
-use crate::template::{RunId, Template};
+use crate::template::{Place, RunId, Template};
 
 /// What every thread of a run is to do.
 #[derive(Clone, Debug)]
 pub(crate) struct TrafficPlan {
     pub(crate) layout: Layout,
+    /// The client that is publisher 0; the others follow, then the subscribers.
+    pub(crate) first_client: u32,
     pub(crate) topic: Template,
+    /// Name of the shared subscription, with what its members have received.
+    pub(crate) share: Option<(Arc<str>, Arc<SharedSequences>)>,
     pub(crate) run: RunId,
     pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    /// Of MQTT 5.
+    pub(crate) message_expiry_seconds: Option<u32>,
     pub(crate) size_bytes: usize,
     pub(crate) pacing: Pacing,
+}
+
+impl TrafficPlan {
+    /// Publishers come first in the count of clients.
+    pub(crate) fn subscriber(&self, client: u32) -> Option<u32> {
+        (client - self.first_client).checked_sub(self.layout.publishers)
+    }
+
+    /// A topic may name its first publisher.
+    pub(crate) fn topic(&self, topic: u32, connector: &Connector) -> String {
+        let place = Place { number: topic, run: self.run, ..Place::default() };
+        if !self.topic.names_client() {
+            return self.topic.expand(place);
+        }
+        let publisher = connector.credentials.identity(self.first_client + topic, self.run);
+        let user = publisher.username.as_deref().unwrap_or_default();
+        self.topic.expand(Place { client_id: &publisher.client_id, user, ..place })
+    }
+
+    pub(crate) fn filter(&self, subscriber: u32, connector: &Connector) -> String {
+        let filter = match self.layout.subscription_of(subscriber) {
+            Some(topic) => self.topic(topic, connector),
+            None => self.topic.expand_to_filter(self.run),
+        };
+        match &self.share {
+            Some((name, _)) => format!("$share/{name}/{filter}"),
+            None => filter,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

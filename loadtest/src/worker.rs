@@ -69,10 +69,16 @@ pub(crate) struct ConnectTally {
     pub(crate) waiting: Latencies,
     pub(crate) tcp: Latencies,
     pub(crate) tls: Latencies,
+    /// From TLS, or from TCP, to the answer to the request for a WebSocket.
+    pub(crate) web_socket: Latencies,
     pub(crate) connack: Latencies,
     pub(crate) suback: Latencies,
     /// From when the connection was due to its last step.
     pub(crate) total: Latencies,
+    /// Whose TLS ticket was accepted.
+    pub(crate) resumed: u64,
+    /// Whose session the broker had kept.
+    pub(crate) sessions_present: u64,
     /// When the last one was done.
     pub(crate) last: Micros,
     pub(crate) failed: Failures,
@@ -200,7 +206,11 @@ impl Worker {
         let filter = filter.as_ref().map(|(filter, qos)| (filter.as_str(), *qos));
         match self.connector.connect(client, filter).await {
             Ok(connected) => {
-                self.tally.borrow_mut().count(due, connected.times);
+                let mut tally = self.tally.borrow_mut();
+                tally.count(due, connected.times);
+                tally.resumed += u64::from(connected.resumed);
+                tally.sessions_present += u64::from(connected.session_present);
+                drop(tally);
                 self.counters().connected.add(1);
                 let seat = self.roster.take_seat(connected.keep_alive_seconds, self.now());
                 Some((role.session(self, client, connected, seat), seat))
@@ -240,9 +250,12 @@ impl ConnectTally {
             waiting: Latencies::new(),
             tcp: Latencies::new(),
             tls: Latencies::new(),
+            web_socket: Latencies::new(),
             connack: Latencies::new(),
             suback: Latencies::new(),
             total: Latencies::new(),
+            resumed: 0,
+            sessions_present: 0,
             last: Micros::default(),
             failed: Failures::default(),
             broken: Failures::default(),
@@ -255,7 +268,12 @@ impl ConnectTally {
         if let Some(tls) = times.tls {
             self.tls.record(times.tcp, tls);
         }
-        self.connack.record(times.tls.unwrap_or(times.tcp), times.connack);
+        let mut ready = times.tls.unwrap_or(times.tcp);
+        if let Some(web_socket) = times.web_socket {
+            self.web_socket.record(ready, web_socket);
+            ready = web_socket;
+        }
+        self.connack.record(ready, times.connack);
         if let Some(suback) = times.suback {
             self.suback.record(times.connack, suback);
         }
@@ -268,9 +286,12 @@ impl ConnectTally {
         self.waiting.add(&other.waiting);
         self.tcp.add(&other.tcp);
         self.tls.add(&other.tls);
+        self.web_socket.add(&other.web_socket);
         self.connack.add(&other.connack);
         self.suback.add(&other.suback);
         self.total.add(&other.total);
+        self.resumed += other.resumed;
+        self.sessions_present += other.sessions_present;
         self.last = self.last.max(other.last);
         self.failed.add(&other.failed);
         self.broken.add(&other.broken);
@@ -288,6 +309,7 @@ mod tests {
             begun: Micros(900),
             tcp: Micros(910),
             tls: Some(Micros(930)),
+            web_socket: Some(Micros(937)),
             connack: Micros(960),
             suback: None,
         };
@@ -295,7 +317,8 @@ mod tests {
         assert_eq!(tally.waiting.summary().max_us, 800);
         assert_eq!(tally.tcp.summary().max_us, 10);
         assert_eq!(tally.tls.summary().max_us, 20);
-        assert_eq!(tally.connack.summary().max_us, 30);
+        assert_eq!(tally.web_socket.summary().max_us, 7);
+        assert_eq!(tally.connack.summary().max_us, 23);
         assert_eq!(tally.suback.summary().count, 0);
         assert_eq!(tally.total.summary().max_us, 860);
         assert_eq!(tally.last, Micros(960));

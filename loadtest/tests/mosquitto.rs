@@ -1,20 +1,16 @@
-//! Both scenarios against a real broker over TLS. Where mosquitto is not installed they are skipped, with a
+//! Scenarios against a real broker over TLS. Where mosquitto is not installed they are skipped, with a
 //! word on standard error.
 
 #![expect(clippy::disallowed_methods, reason = "it waits for a broker to start")]
-#![expect(clippy::disallowed_macros, reason = "it says that it has been skipped")]
+
+mod support;
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use serde_json::Value;
-
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+use support::{Broker, authority, free_port, loadtest, text};
 
 #[test]
 fn hold_keeps_every_session_it_opened() {
@@ -166,110 +162,4 @@ fn nobody_listening_is_told_in_one_line() {
         text(&output.stderr),
         format!("error: connect to 127.0.0.1:{port}: TCP connection failed: connection refused\n")
     );
-}
-
-struct Broker {
-    process: Child,
-    port: u16,
-    /// Certificates, configuration, the load tester's report.
-    folder: tempfile::TempDir,
-}
-
-impl Broker {
-    /// `None`, and a word about it, where mosquitto is not installed.
-    fn start(access: &str) -> Option<Self> {
-        let Some(program) = mosquitto() else {
-            eprintln!("skipped: mosquitto is not installed");
-            return None;
-        };
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = |name: &str| folder.path().join(name);
-        let authority = authority();
-        let key = KeyPair::generate().expect("a key");
-        let certificate = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]);
-        let certificate = certificate.and_then(|params| params.signed_by(&key, &authority));
-        fs::write(path("ca.pem"), authority.pem()).expect("written");
-        fs::write(path("broker.pem"), certificate.expect("a certificate").pem()).expect("written");
-        fs::write(path("broker.key"), key.serialize_pem()).expect("written");
-        let port = free_port();
-        let folder_name = folder.path().display();
-        // Started by root it would become another user, who may not read the folder.
-        let config = format!(
-            "user root\nlistener {port} 127.0.0.1\n{access}\ncertfile {folder_name}/broker.pem\n\
-             keyfile {folder_name}/broker.key\nmax_inflight_messages 1000\nmax_queued_messages 100000\n\
-             set_tcp_nodelay true\nlog_dest none\n"
-        );
-        fs::write(path("mosquitto.conf"), config).expect("written");
-        let process = Command::new(program)
-            .arg("-c")
-            .arg(path("mosquitto.conf"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("mosquitto starts");
-        let broker = Self { process, port, folder };
-        let since = Instant::now();
-        while TcpStream::connect(broker.address()).is_err() {
-            assert!(since.elapsed() < START_TIMEOUT, "mosquitto does not listen");
-            sleep(Duration::from_millis(20));
-        }
-        Some(broker)
-    }
-
-    fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    fn load(&self, args: &[&str]) -> (Output, Value) {
-        let output = self.command(args).output().expect("run");
-        let report = if output.status.code() == Some(1) { Value::Null } else { self.report() };
-        (output, report)
-    }
-
-    fn report(&self) -> Value {
-        let report = fs::read(self.folder.path().join("report.json")).expect("a report");
-        serde_json::from_slice(&report).expect("JSON")
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = loadtest();
-        command.args(args).args(["--addr", &self.address(), "--ca"]).arg(self.folder.path().join("ca.pem"));
-        command.args(["--server-pid", &self.process.id().to_string(), "--json"]);
-        command.arg(self.folder.path().join("report.json"));
-        command
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        // It may have been killed by the test.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn loadtest() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_sotto-loadtest"))
-}
-
-fn mosquitto() -> Option<PathBuf> {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&folders).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    folders.map(|folder| folder.join("mosquitto")).find(|program| program.is_file())
-}
-
-fn authority() -> CertifiedIssuer<'static, KeyPair> {
-    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(rcgen::DnType::CommonName, "load test authority");
-    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
