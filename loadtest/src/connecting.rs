@@ -24,7 +24,7 @@ pub(crate) async fn connect_all<T: Send + 'static>(
     before: Option<ServerSample>,
 ) -> Connecting {
     let patience = setup.connector.timeout * 2;
-    let mut progress = Progress::begin("connecting", clients);
+    let mut progress = Progress::begin("connecting", clients).with_rates(&setup.recorder);
     let mut connected = 0;
     let mut connected_at = Instant::now();
     let watched = crew

@@ -82,6 +82,13 @@ pub(crate) struct ConnectTimes {
     pub(crate) suback: Option<Micros>,
 }
 
+impl ConnectTimes {
+    /// When the last step was done.
+    pub(crate) fn done(&self) -> Micros {
+        self.suback.unwrap_or(self.connack)
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     #[error("source address cannot be used: {0}")]

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 /// Only sums matter, and only roughly in time: relaxed everywhere.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -35,7 +37,7 @@ pub(crate) struct Counters {
     pub(crate) delivered: Counter,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Totals {
     pub(crate) connected: u64,
     pub(crate) connect_failed: u64,
@@ -59,6 +61,19 @@ impl Totals {
             expected: sum.expected + thread.expected.load(),
             delivered: sum.delivered + thread.delivered.load(),
         })
+    }
+
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            connected: self.connected + other.connected,
+            connect_failed: self.connect_failed + other.connect_failed,
+            ended: self.ended + other.ended,
+            sent: self.sent + other.sent,
+            accepted: self.accepted + other.accepted,
+            refused: self.refused + other.refused,
+            expected: self.expected + other.expected,
+            delivered: self.delivered + other.delivered,
+        }
     }
 
     pub(crate) fn live(self) -> u64 {

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::counters::{Counters, Totals};
+use crate::interval::{Interval, IntervalQueue};
 use crate::limits::WATCH_INTERVAL;
+use crate::own_usage::OwnUsage;
+use crate::recorder::{Recorder, Source};
 use crate::roster::Phase;
 use crate::run_clock::Micros;
 use crate::schedule::Schedule;
@@ -19,10 +22,18 @@ use crate::worker::{ConnectTally, Role, Share, Worker};
 pub(crate) struct Crew<T> {
     threads: Vec<JoinHandle<io::Result<(ConnectTally, T)>>>,
     phases: watch::Sender<Phase>,
-    counters: Arc<[Counters]>,
+    tallies: Arc<ThreadTallies>,
+    recorder: Arc<Recorder>,
     interrupted: Arc<AtomicBool>,
     /// When the first connection is due.
     pub(crate) start: Micros,
+}
+
+/// What the threads count while they work.
+#[derive(Debug)]
+struct ThreadTallies {
+    counters: Arc<[Counters]>,
+    intervals: Vec<IntervalQueue>,
 }
 
 /// What the threads have counted.
@@ -58,10 +69,12 @@ impl<T: Send + 'static> Crew<T> {
     ) -> Result<Self, CrewError> {
         let (phases, receiver) = watch::channel(Phase::Connecting);
         let counters: Arc<[Counters]> = (0..setup.threads).map(|_| Counters::default()).collect();
+        let intervals: Vec<_> = (0..setup.threads).map(|_| IntervalQueue::default()).collect();
         // A moment for the threads to start before the first connection is due.
         let start = setup.connector.clock.now().plus(WATCH_INTERVAL);
         let mut threads = Vec::with_capacity(setup.threads);
-        for index in 0..setup.threads {
+        for (index, intervals) in intervals.iter().enumerate() {
+            let intervals = intervals.clone();
             let share = Share {
                 index,
                 threads: setup.threads,
@@ -74,19 +87,24 @@ impl<T: Send + 'static> Crew<T> {
             let (receiver, role) = (receiver.clone(), role.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("load-{index}"))
-                .spawn(move || Worker::run(connector, counters, share, role(), receiver));
+                .spawn(move || Worker::run(connector, counters, intervals, share, role(), receiver));
             threads.push(thread.map_err(CrewError::Start)?);
         }
+        let tallies = Arc::new(ThreadTallies { counters, intervals });
+        let recorder = Arc::clone(&setup.recorder);
+        recorder.follow(Arc::clone(&tallies) as Arc<dyn Source>);
+        recorder.mark("connecting");
         let interrupted = Arc::clone(&setup.interrupted);
-        Ok(Self { threads, phases, counters, interrupted, start })
+        Ok(Self { threads, phases, tallies, recorder, interrupted, start })
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
+        self.recorder.mark(phase.name());
         self.phases.send_replace(phase);
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        Totals::of(self.counters.iter())
+        self.tallies.totals()
     }
 
     /// Looks at the run again and again until `done` says so, or to the deadline, exactly.
@@ -111,7 +129,7 @@ impl<T: Send + 'static> Crew<T> {
 
     /// Has every session say DISCONNECT, and takes what the threads have counted.
     pub(crate) fn finish(self) -> Result<Finished<T>, CrewError> {
-        self.phases.send_replace(Phase::Stopping);
+        self.enter(Phase::Stopping);
         let mut connects = ConnectTally::new();
         let mut outcomes = Vec::with_capacity(self.threads.len());
         for thread in self.threads {
@@ -120,6 +138,22 @@ impl<T: Send + 'static> Crew<T> {
             connects.add(&tally);
             outcomes.push(outcome);
         }
-        Ok(Finished { connects, outcomes, totals: Totals::of(self.counters.iter()) })
+        let totals = self.tallies.totals();
+        self.recorder.leave(&(self.tallies as Arc<dyn Source>));
+        Ok(Finished { connects, outcomes, totals })
+    }
+}
+
+impl Source for ThreadTallies {
+    fn totals(&self) -> Totals {
+        Totals::of(self.counters.iter())
+    }
+
+    fn take_intervals(&self) -> Vec<Interval> {
+        self.intervals.iter().flat_map(IntervalQueue::take).collect()
+    }
+
+    fn own_usage(&self) -> Vec<OwnUsage> {
+        vec![OwnUsage::sample(self.counters.len())]
     }
 }

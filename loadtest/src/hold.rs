@@ -10,9 +10,9 @@ use crate::args::HoldArgs;
 use crate::connecting::connect_all;
 use crate::crew::{Crew, Finished, Watched};
 use crate::holder::Holding;
-use crate::objectives::Limits;
+use crate::objectives::{Limits, Measured};
 use crate::progress::Progress;
-use crate::report::{ConnectReport, Report, Rows, Table, Verdict, per_second};
+use crate::report::{ConnectReport, Report, Rows, Table, Verdict};
 use crate::setup::Setup;
 
 #[derive(Debug, Serialize)]
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &HoldArgs) -> anyhow::Result<Verdict> {
     let setup = Setup::prepare(&args.common, args.n.into())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let report = runtime.context("start runtime")?.block_on(hold(args, &setup))?;
-    report.publish(args.common.json.as_deref()).context("write report")
+    report.publish(&args.common.output).context("write report")
 }
 
 async fn hold(args: &HoldArgs, setup: &Setup) -> anyhow::Result<Report<HoldOutcome>> {
@@ -40,7 +40,7 @@ async fn hold(args: &HoldArgs, setup: &Setup) -> anyhow::Result<Report<HoldOutco
     let cpu_before = setup.sample_server();
     let held_since = Instant::now();
     let watched = match connecting.watched {
-        Watched::Done => hold_on(&crew, Duration::from_secs(args.hold)).await,
+        Watched::Done => hold_on(&crew, setup, Duration::from_secs(args.hold)).await,
         Watched::Interrupted => Watched::Interrupted,
     };
     let held_seconds = held_since.elapsed().as_secs_f64();
@@ -50,10 +50,11 @@ async fn hold(args: &HoldArgs, setup: &Setup) -> anyhow::Result<Report<HoldOutco
     let seconds = tally.last.since(start).as_secs_f64();
     let lost = tally.failed.total() + tally.broken.total();
     let connecting = ConnectReport::new(args.n.into(), &tally, seconds, connecting.server);
-    let limits = Limits::of(&args.common);
+    let limits = Limits::of(&args.common.objectives);
     Ok(Report {
         scenario: "hold",
         run: setup.connector.run.to_string(),
+        recorded: setup.recorder.recorded(),
         target,
         outcome: HoldOutcome {
             held_seconds,
@@ -61,7 +62,16 @@ async fn hold(args: &HoldArgs, setup: &Setup) -> anyhow::Result<Report<HoldOutco
                 (after.cpu.saturating_sub(before.cpu)).as_secs_f64() * 1e6 / held_seconds.max(1e-3)
             }),
         },
-        objectives: limits.judge(connecting.total, lost, per_second(connecting.connected, seconds)),
+        objectives: limits.judge(Measured {
+            latency_of: "connecting",
+            latency: connecting.total,
+            lost_of: "sessions failed",
+            lost,
+            rate_of: "connections",
+            per_second: connecting.connects_per_second,
+            duplicates: None,
+            bytes_per_connection: connecting.server.map(|server| server.bytes_per_connection),
+        }),
         connecting,
         broken: tally.broken,
         interrupted: watched == Watched::Interrupted,
@@ -69,8 +79,8 @@ async fn hold(args: &HoldArgs, setup: &Setup) -> anyhow::Result<Report<HoldOutco
 }
 
 /// Until the time is over, or every session.
-async fn hold_on(crew: &Crew<()>, duration: Duration) -> Watched {
-    let mut progress = Progress::begin("holding", duration.as_secs());
+async fn hold_on(crew: &Crew<()>, setup: &Setup, duration: Duration) -> Watched {
+    let mut progress = Progress::begin("holding", duration.as_secs()).with_rates(&setup.recorder);
     let since = Instant::now();
     let watched = crew
         .watch(Some(since + duration), |totals| {

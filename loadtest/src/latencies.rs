@@ -1,10 +1,12 @@
-//! Durations of one kind, kept as a histogram: microseconds, three significant digits.
+//! Durations of one kind, kept as a histogram: microseconds, three significant digits, so that a percentile is
+//! at most 0.1 % off; the longest is as exact.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::latency_counts::LatencyCounts;
 use crate::limits::LATENCY_MAX;
 use crate::run_clock::Micros;
 
@@ -17,6 +19,7 @@ pub(crate) struct LatencySummary {
     pub(crate) p50_us: u64,
     pub(crate) p90_us: u64,
     pub(crate) p99_us: u64,
+    pub(crate) p999_us: u64,
     pub(crate) max_us: u64,
 }
 
@@ -41,12 +44,38 @@ impl Latencies {
         self.0.add(&other.0).expect("all have the same bounds");
     }
 
+    pub(crate) fn add_counts(&mut self, counts: &LatencyCounts) {
+        for (micros, count) in counts.iter() {
+            self.0.saturating_record_n(micros, count);
+        }
+    }
+
+    /// Exact: added to an empty histogram they make the same one.
+    pub(crate) fn counts(&self) -> LatencyCounts {
+        self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.reset();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Of all that were counted, as exact as each is.
+    #[expect(clippy::cast_precision_loss, reason = "it is displayed")]
+    pub(crate) fn sum_us(&self) -> f64 {
+        self.0.mean() * self.0.len() as f64
+    }
+
     pub(crate) fn summary(&self) -> LatencySummary {
         LatencySummary {
             count: self.0.len(),
             p50_us: self.0.value_at_quantile(0.5),
             p90_us: self.0.value_at_quantile(0.9),
             p99_us: self.0.value_at_quantile(0.99),
+            p999_us: self.0.value_at_quantile(0.999),
             max_us: self.0.max(),
         }
     }
@@ -54,6 +83,8 @@ impl Latencies {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -79,6 +110,28 @@ mod tests {
         latencies.record_duration(Duration::from_hours(100));
         assert_eq!(latencies.summary().count, 1);
         assert!(latencies.summary().max_us >= 3_600_000_000);
+    }
+
+    proptest! {
+        #[test]
+        fn histograms_sent_in_parts_make_the_one_of_a_single_run(
+            durations in prop::collection::vec(0..u64::MAX / 2, 0..300),
+            parts in 1..5_usize,
+        ) {
+            let mut single = Latencies::new();
+            let mut shares = vec![Latencies::new(); parts];
+            for (k, micros) in durations.iter().enumerate() {
+                single.record_duration(Duration::from_micros(*micros % 5_000_000_000));
+                shares[k % parts].record_duration(Duration::from_micros(*micros % 5_000_000_000));
+            }
+            let mut merged = Latencies::new();
+            for share in &shares {
+                let sent = serde_json::to_string(&share.counts()).expect("numbers");
+                merged.add_counts(&serde_json::from_str(&sent).expect("as written"));
+            }
+            prop_assert_eq!(merged.summary(), single.summary());
+            prop_assert_eq!(merged.counts(), single.counts());
+        }
     }
 
     #[test]

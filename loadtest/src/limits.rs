@@ -46,6 +46,28 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 /// How often progress is printed where it goes to no terminal.
 pub(crate) const PLAIN_PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// Rows of a timeline; past it, pairs of them are made one.
+pub(crate) const TIMELINE_ROWS_MAX: usize = 3600;
+/// Named moments of a timeline; past it, no more are taken.
+pub(crate) const MARKS_MAX: usize = 256;
+/// Seconds that one thread has recorded and nobody has read; past it, they are kept as one.
+pub(crate) const INTERVALS_UNREAD_MAX: usize = 600;
+/// Time that what happened in a second has to be handed over, before the second is shown while the run lasts.
+pub(crate) const SHOW_AFTER: Duration = Duration::from_millis(100);
+/// Share of its own cores above which the load tester's latencies are partly its own.
+pub(crate) const BUSY_SHARE_MAX: f64 = 0.85;
+/// Share of a machine's cores above which whoever runs there waits for one.
+pub(crate) const MACHINE_BUSY_SHARE_MAX: f64 = 0.95;
+/// Seconds of that before the report warns of it.
+pub(crate) const BUSY_SECONDS_MIN: f64 = 2.0;
+/// Longest answer of a broker's metrics endpoint, bytes.
+pub(crate) const METRICS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Time that each step of asking a broker for its metrics may take.
+pub(crate) const METRICS_TIMEOUT: Duration = Duration::from_millis(500);
+/// Longest request to the load tester's own metrics endpoint, bytes.
+pub(crate) const SCRAPE_BYTES_MAX: usize = 8 * 1024;
+/// Time that such a request may take to come, and its answer to be taken.
+pub(crate) const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often Keep Alive is looked after, for all clients of a thread.
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest file of passwords or credentials, bytes.

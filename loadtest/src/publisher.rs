@@ -16,6 +16,7 @@ use crate::client::{Client, ClientError, Pass};
 use crate::connector::Connected;
 use crate::credit::Outstanding;
 use crate::inflight::{Inflight, InflightMessage};
+use crate::interval::Kind;
 use crate::ledger::Published;
 use crate::limits::CREDIT_TIMEOUT;
 use crate::payload::Stamp;
@@ -159,7 +160,9 @@ impl State {
             self.worker.counters().refused.add(1);
             return Ok(());
         }
-        self.traffic.tally.borrow_mut().acknowledged.record(message.intended, self.worker.now());
+        let now = self.worker.now();
+        self.traffic.tally.borrow_mut().acknowledged.record(message.intended, now);
+        self.worker.intervals.record(Kind::Acknowledged, message.intended, now);
         self.accept(message.sequence);
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::latencies::LatencySummary;
 use crate::ledger::{Layout, SharedSequences, settle};
 use crate::limits::{CLIENTS_MAX, DRAIN_QUIET, DUPLICATES_WAIT, LAST_MESSAGES_WAIT, WATCH_INTERVAL};
 use crate::message_tally::MessageTally;
-use crate::objectives::Limits;
+use crate::objectives::{Limits, Measured};
 use crate::pacer::Plan;
 use crate::progress::Progress;
 use crate::report::{ConnectReport, Report, Rows, Table, Verdict, per_second};
@@ -85,7 +85,7 @@ pub(crate) fn run(args: &PubsubArgs) -> anyhow::Result<Verdict> {
     let setup = Setup::prepare(&args.common, clients)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let report = runtime.context("start runtime")?.block_on(pubsub(args, &setup))?;
-    report.publish(args.common.json.as_deref()).context("write report")
+    report.publish(&args.common.output).context("write report")
 }
 
 async fn pubsub(args: &PubsubArgs, setup: &Setup) -> anyhow::Result<Report<PubsubOutcome>> {
@@ -143,8 +143,18 @@ async fn pubsub(args: &PubsubArgs, setup: &Setup) -> anyhow::Result<Report<Pubsu
     Ok(Report {
         scenario: "pubsub",
         run: setup.connector.run.to_string(),
+        recorded: setup.recorder.recorded(),
         target,
-        objectives: Limits::of(&args.common).judge(outcome.delivery, lost, outcome.delivered_per_second),
+        objectives: Limits::of(&args.common.objectives).judge(Measured {
+            latency_of: "delivery",
+            latency: outcome.delivery,
+            lost_of: "deliveries lost",
+            lost,
+            rate_of: "deliveries",
+            per_second: outcome.delivered_per_second,
+            duplicates: Some(outcome.duplicates),
+            bytes_per_connection: connecting.server.map(|server| server.bytes_per_connection),
+        }),
         outcome,
         connecting: ConnectReport::new(clients.into(), &connects, seconds, connecting.server),
         broken: connects.broken,
@@ -201,7 +211,7 @@ async fn publish(crew: &Crew<MessageTally>, setup: &Setup, args: &PubsubArgs) ->
     let end = start.plus(Duration::from_secs(args.seconds));
     let before = setup.sample_server();
     crew.enter(Phase::Publishing(start));
-    let mut progress = Progress::begin("publishing", args.seconds);
+    let mut progress = Progress::begin("publishing", args.seconds).with_rates(&setup.recorder);
     let watched = crew
         .watch(Some(clock.instant(end)), |totals| {
             progress.show(clock.now().since(start).as_secs(), || {

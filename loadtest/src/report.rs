@@ -1,14 +1,16 @@
 //! The outcome of a run: a table for people, the same as JSON for scripts.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 
+use crate::args::OutputArgs;
 use crate::failures::Failures;
 use crate::latencies::LatencySummary;
 use crate::objectives::Objective;
+use crate::recorder::Recorded;
+use crate::timeline_csv::write_csv;
 use crate::worker::ConnectTally;
 
 #[derive(Debug, Serialize)]
@@ -25,6 +27,8 @@ pub(crate) struct Report<Outcome> {
     /// Ended before its time; what was measured till then stands.
     pub(crate) interrupted: bool,
     pub(crate) objectives: Vec<Objective>,
+    #[serde(flatten)]
+    pub(crate) recorded: Recorded,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -81,9 +85,9 @@ pub(crate) struct Verdict {
 }
 
 impl<Outcome: Rows + Serialize> Report<Outcome> {
-    /// Prints the table, writes the JSON, and says in one line on standard error what has failed.
-    pub(crate) fn publish(&self, json: Option<&Path>) -> io::Result<Verdict> {
-        match json {
+    /// Prints the table, writes the files, and says in one line on standard error what has failed.
+    pub(crate) fn publish(&self, output: &OutputArgs) -> io::Result<Verdict> {
+        match &output.json {
             Some(path) if path.as_os_str() == "-" => {
                 self.write_table(&mut io::stderr().lock())?;
                 self.write_json(&mut io::stdout().lock())?;
@@ -93,6 +97,11 @@ impl<Outcome: Rows + Serialize> Report<Outcome> {
                 self.write_json(&mut File::create(path)?)?;
             }
             None => self.write_table(&mut io::stdout().lock())?,
+        }
+        if let Some(path) = &output.csv {
+            let mut file = BufWriter::new(File::create(path)?);
+            write_csv(&self.recorded.timeline, &mut file)?;
+            file.flush()?;
         }
         for (what, failures) in
             [("could not connect", &self.connecting.failed), ("ended early", &self.broken)]
@@ -108,8 +117,10 @@ impl<Outcome: Rows + Serialize> Report<Outcome> {
     }
 
     fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
-        serde_json::to_writer_pretty(&mut *out, self)?;
-        writeln!(out)
+        let mut out = BufWriter::new(out);
+        serde_json::to_writer_pretty(&mut out, self)?;
+        writeln!(out)?;
+        out.flush()
     }
 
     fn write_table(&self, out: &mut impl Write) -> io::Result<()> {
@@ -123,9 +134,12 @@ impl<Outcome: Rows + Serialize> Report<Outcome> {
         if self.interrupted {
             table.row("interrupted", "before its time; the figures are of what was done till then")?;
         }
-        for Objective { name, limit, measured, met } in &self.objectives {
-            let verdict = if *met { "met" } else { "MISSED" };
-            table.row(name, &format!("{verdict}: {measured:.2}, limit {limit}"))?;
+        for warning in &self.recorded.warnings {
+            table.row("NOTE", warning)?;
+        }
+        for objective in &self.objectives {
+            let verdict = if objective.met { "met" } else { "MISSED" };
+            table.row(objective.name, &format!("{verdict}: {objective}"))?;
         }
         Ok(())
     }
@@ -201,11 +215,19 @@ impl Table<'_> {
         if kinds.iter().all(|(_, summary)| summary.count == 0) {
             return Ok(());
         }
-        writeln!(self.out, "  {:<24} {:>10} {:>10} {:>10} {:>10}", "ms", "p50", "p90", "p99", "max")?;
+        writeln!(
+            self.out,
+            "  {:<24} {:>10} {:>10} {:>10} {:>10} {:>10}",
+            "ms", "p50", "p90", "p99", "p99.9", "max"
+        )?;
         for (label, summary) in kinds.iter().filter(|(_, summary)| summary.count > 0) {
-            let [p50, p90, p99, max] =
-                [summary.p50_us, summary.p90_us, summary.p99_us, summary.max_us].map(milliseconds);
-            writeln!(self.out, "    {label:<22} {p50:>10.2} {p90:>10.2} {p99:>10.2} {max:>10.2}")?;
+            let [p50, p90, p99, p999, max] =
+                [summary.p50_us, summary.p90_us, summary.p99_us, summary.p999_us, summary.max_us]
+                    .map(milliseconds);
+            writeln!(
+                self.out,
+                "    {label:<22} {p50:>10.2} {p90:>10.2} {p99:>10.2} {p999:>10.2} {max:>10.2}"
+            )?;
         }
         Ok(())
     }
@@ -221,11 +243,11 @@ pub(crate) fn per_second(count: u64, seconds: f64) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far less than 2^53")]
-fn milliseconds(micros: u64) -> f64 {
+pub(crate) fn milliseconds(micros: u64) -> f64 {
     micros as f64 / 1000.0
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far less than 2^53")]
-fn mebibytes(bytes: u64) -> f64 {
+pub(crate) fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }

@@ -21,6 +21,17 @@ pub(crate) enum Phase {
     Stopping,
 }
 
+impl Phase {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Publishing(_) => "publishing",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Roster {
     phase: Cell<Phase>,

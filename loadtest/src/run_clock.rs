@@ -12,6 +12,11 @@ impl Micros {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 
+    /// The second it is in, counted from 0.
+    pub(crate) fn second(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
     #[must_use]
     pub(crate) fn plus(self, duration: Duration) -> Self {
         Self(self.0 + micros(duration))

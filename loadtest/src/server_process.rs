@@ -54,7 +54,7 @@ impl ServerProcess {
     }
 }
 
-fn rss_bytes(status: &str) -> Option<u64> {
+pub(crate) fn rss_bytes(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)

@@ -12,8 +12,11 @@ use crate::connector::{Connector, Route};
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::file_limit;
+use crate::prometheus;
+use crate::recorder::Recorder;
 use crate::report::Target;
 use crate::run_clock::RunClock;
+use crate::server::Server;
 use crate::server_process::{ServerProcess, ServerSample};
 use crate::source_address::SourceAddresses;
 use crate::template::RunId;
@@ -24,7 +27,8 @@ pub(crate) struct Setup {
     pub(crate) threads: usize,
     pub(crate) connect_rate: f64,
     pub(crate) connect_in_flight: usize,
-    server: Option<ServerProcess>,
+    server: Option<Server>,
+    pub(crate) recorder: Arc<Recorder>,
     /// Set by Ctrl-C.
     pub(crate) interrupted: Arc<AtomicBool>,
 }
@@ -65,12 +69,19 @@ impl Setup {
             run: RunId(rand::random()),
             clock: RunClock::start(),
         };
+        let server = open_server(args)?;
+        let recorder = Arc::new(Recorder::start(connector.clock, server.clone(), threads));
+        if let Some(address) = args.output.prometheus {
+            let address = prometheus::serve(address, &recorder).context("serve metrics")?;
+            eprintln!("metrics at http://{address}/metrics");
+        }
         Ok(Self {
             connector: Arc::new(connector),
             threads,
             connect_rate: args.connect_rate,
             connect_in_flight: args.connect_in_flight as usize,
-            server: args.server_pid.map(ServerProcess::open).transpose()?,
+            server,
+            recorder,
             interrupted: Arc::default(),
         })
     }
@@ -104,7 +115,7 @@ impl Setup {
 
     /// `None` without a process to look at, and when it has gone.
     pub(crate) fn sample_server(&self) -> Option<ServerSample> {
-        self.server?.sample().ok()
+        self.server.as_ref()?.sample()
     }
 
     /// The first Ctrl-C ends the run early, with its report; the second ends the process.
@@ -126,4 +137,13 @@ fn route(addr: &str, args: &CommonArgs) -> anyhow::Result<Route> {
     let sources = SourceAddresses::choose(args.source_range.as_ref(), endpoint.address);
     let server_name = server_name(args.transport.server_name.as_ref().unwrap_or(&endpoint.host))?;
     Ok(Route { endpoint, server_name, sources })
+}
+
+fn open_server(args: &CommonArgs) -> anyhow::Result<Option<Server>> {
+    if let Some(metrics) = &args.server_metrics {
+        // What is wrong with it is said before the run.
+        metrics.sample()?;
+        return Ok(Some(Server::Metrics(metrics.clone())));
+    }
+    Ok(args.server_pid.map(ServerProcess::open).transpose()?.map(Server::Process))
 }

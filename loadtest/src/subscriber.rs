@@ -11,6 +11,7 @@ use sotto_mqtt::packet::{Packet, Publish, Version};
 
 use crate::client::{Client, ClientError, Pass, acknowledge, complete};
 use crate::connector::Connected;
+use crate::interval::Kind;
 use crate::ledger::{Arrival, Received};
 use crate::payload::Stamp;
 use crate::roster::{Phase, SeatId};
@@ -106,7 +107,9 @@ impl State {
         let stamp = Stamp::read(publish.payload);
         if let (Arrival::New, Some(stamp)) = (received.count(stamp), stamp) {
             let plan = &self.traffic.plan;
-            self.traffic.tally.borrow_mut().delivered.record(stamp.intended, self.worker.now());
+            let now = self.worker.now();
+            self.traffic.tally.borrow_mut().delivered.record(stamp.intended, now);
+            self.worker.intervals.record(Kind::Delivered, stamp.intended, now);
             self.worker.counters().delivered.add(1);
             if let (QoS::AtMostOnce, Pacing::Closed { credits, .. }) = (plan.qos, &plan.pacing) {
                 credits[stamp.publisher as usize].add_delivery();

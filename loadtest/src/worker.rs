@@ -17,6 +17,7 @@ use crate::connector::{ConnectTimes, Connected, Connector};
 use crate::counters::Counters;
 use crate::failures::Failures;
 use crate::fine_timer::FineTimer;
+use crate::interval::{IntervalQueue, IntervalRecorder, Kind};
 use crate::latencies::Latencies;
 use crate::limits::{STOP_TIMEOUT, SWEEP_INTERVAL};
 use crate::roster::{Phase, Roster, SeatId};
@@ -58,6 +59,7 @@ pub(crate) struct Worker {
     /// Paces connections, and messages once all are there.
     pub(crate) timer: FineTimer,
     pub(crate) counters: Arc<[Counters]>,
+    pub(crate) intervals: IntervalRecorder,
     index: usize,
     tally: RefCell<ConnectTally>,
 }
@@ -104,6 +106,7 @@ impl Worker {
     pub(crate) fn run<R: Role>(
         connector: Arc<Connector>,
         counters: Arc<[Counters]>,
+        intervals: IntervalQueue,
         share: Share,
         role: R,
         phases: watch::Receiver<Phase>,
@@ -119,6 +122,7 @@ impl Worker {
             timer,
             roster: Roster::new(),
             counters,
+            intervals: IntervalRecorder::new(intervals),
             index: share.index,
             tally: RefCell::new(ConnectTally::new()),
         });
@@ -126,6 +130,7 @@ impl Worker {
         sessions.block_on(&runtime, worker.work(share, &role, phases));
         // Sessions that did not end in time end here.
         drop(sessions);
+        worker.intervals.close();
         Ok((worker.tally.replace(ConnectTally::new()), role.outcome()))
     }
 
@@ -211,6 +216,7 @@ impl Worker {
                 tally.resumed += u64::from(connected.resumed);
                 tally.sessions_present += u64::from(connected.session_present);
                 drop(tally);
+                self.intervals.record(Kind::Connect, due, connected.times.done());
                 self.counters().connected.add(1);
                 let seat = self.roster.take_seat(connected.keep_alive_seconds, self.now());
                 Some((role.session(self, client, connected, seat), seat))
@@ -239,6 +245,7 @@ impl Worker {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            self.intervals.close_before(self.now());
             self.roster.sweep(self.now(), role.sweep_wakes_all());
         }
     }
@@ -277,7 +284,7 @@ impl ConnectTally {
         if let Some(suback) = times.suback {
             self.suback.record(times.connack, suback);
         }
-        let done = times.suback.unwrap_or(times.connack);
+        let done = times.done();
         self.total.record(due, done);
         self.last = self.last.max(done);
     }
