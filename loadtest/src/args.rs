@@ -9,6 +9,7 @@ use sotto_mqtt::packet::Version;
 
 use crate::limits::{CLIENTS_MAX, RUN_SECONDS_MAX, SIZE_BYTES_MAX};
 use crate::payload::HEADER_BYTES;
+use crate::scenario_args::{ChurnArgs, InboxArgs, StormArgs};
 use crate::server_metrics::ServerMetrics;
 use crate::source_address::SourceRange;
 use crate::template::Template;
@@ -33,9 +34,15 @@ pub(crate) enum Scenario {
     Hold(HoldArgs),
     /// Publish numbered messages and count what arrives, how late, how often, in which order
     Pubsub(PubsubArgs),
+    /// Cut all connections at once, again and again, and measure how long it takes until all are back
+    Storm(StormArgs),
+    /// Connections come and go: subscribe, publish one message, receive it, unsubscribe, disconnect
+    Churn(ChurnArgs),
+    /// Subscribers go offline, messages are sent to them, they come back: how long until each has its own?
+    Inbox(InboxArgs),
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct HoldArgs {
     /// Sessions to hold
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
@@ -55,7 +62,7 @@ pub(crate) struct HoldArgs {
 
 /// Publisher i publishes to topic i mod T, subscriber j subscribes to topic j mod T: equal numbers are one to
 /// one, one topic is all to all.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct PubsubArgs {
     /// Publishers
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
@@ -104,7 +111,7 @@ pub(crate) struct PubsubArgs {
     pub(crate) common: CommonArgs,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct CommonArgs {
     #[command(flatten)]
     pub(crate) transport: TransportArgs,
@@ -167,7 +174,7 @@ pub(crate) struct CommonArgs {
 }
 
 /// A run that misses one of these ends with exit code 2.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Objectives")]
 pub(crate) struct ObjectiveArgs {
     /// p99 of connecting (hold) or of delivery (pubsub) at most this: `20ms`, `1.5s`, `250us`; without a unit
@@ -192,7 +199,7 @@ pub(crate) struct ObjectiveArgs {
 }
 
 /// Where the report goes besides the table on standard output.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
     /// Write the report as JSON too; - = standard output (the table goes to standard error)
@@ -242,11 +249,11 @@ fn parse_share_name(raw: &str) -> Result<String, &'static str> {
     }
 }
 
-fn parse_qos(raw: &str) -> Result<QoS, String> {
+pub(crate) fn parse_qos(raw: &str) -> Result<QoS, String> {
     raw.parse::<u8>().ok().and_then(QoS::from_bits).ok_or_else(|| "QoS is 0, 1 or 2".into())
 }
 
-fn parse_rate(raw: &str) -> Result<f64, String> {
+pub(crate) fn parse_rate(raw: &str) -> Result<f64, String> {
     match raw.parse::<f64>() {
         Ok(rate) if rate == 0.0 || (0.001..=1e7).contains(&rate) => Ok(rate),
         _ => Err("a rate is 0, or 0.001 to 10000000 per second".into()),

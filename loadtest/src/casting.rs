@@ -19,7 +19,7 @@ impl Role for Traffic {
     type Outcome = MessageTally;
 
     fn filter(&self, client: u32, worker: &Worker) -> Option<(String, QoS)> {
-        let subscriber = self.plan.subscriber(client)?;
+        let subscriber = self.plan.subscriber(client).filter(|_| self.plan.subscribes)?;
         Some((self.plan.filter(subscriber, &worker.connector), self.plan.qos))
     }
 
@@ -27,6 +27,7 @@ impl Role for Traffic {
         self: Rc<Self>,
         worker: &Rc<Worker>,
         client: u32,
+        _: Micros,
         connected: Connected,
         seat: SeatId,
     ) -> Session {

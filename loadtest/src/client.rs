@@ -4,6 +4,7 @@
 //! [`Client::poll_flush`]; again while either of the first two says that it had to stop early.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -43,12 +44,16 @@ pub(crate) enum ClientError {
     Tls(rustls::Error),
     #[error("broker sent DISCONNECT: {} ({:#04x})", .0.as_str(), .0.code())]
     Disconnected(ReasonCode),
+    #[error("broker refused PUBLISH: {} ({:#04x})", .0.as_str(), .0.code())]
+    Refused(ReasonCode),
     #[error("broker sent a malformed packet: {0}")]
     Malformed(DecodeError),
     #[error("broker sent {0}, which nobody asked for")]
     Unexpected(&'static str),
     #[error("broker did not answer a PINGREQ")]
     NoPingResp,
+    #[error("no {0} in time")]
+    Late(&'static str),
 }
 
 /// Whether a session has to be polled again although nothing has woken it.
@@ -58,6 +63,17 @@ pub(crate) enum Pass {
     Stopped,
     /// There is nothing more to do until it is woken.
     Drained,
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// DISCONNECT, close_notify, FIN.
+    Disconnect,
+    /// FIN alone, as when a process is killed.
+    Fin,
+    /// RST, as from a network that has lost its state.
+    Reset,
 }
 
 thread_local! {
@@ -187,11 +203,42 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
+    /// Sends what is encoded, then reads until `pick` has found its answer.
+    pub(crate) async fn exchange<T>(
+        &mut self,
+        mut pick: impl FnMut(Packet<'_>, &mut Vec<u8>) -> Result<Option<T>, ClientError>,
+    ) -> Result<T, ClientError> {
+        poll_fn(|cx| {
+            let mut found = None;
+            ready!(self.poll_flush(cx))?;
+            self.receive(cx, |packet, out| {
+                found = pick(packet, out)?;
+                Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
+            if let Some(found) = found {
+                return Poll::Ready(Ok(found));
+            }
+            ready!(self.poll_flush(cx))?;
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Ends the connection; a broker that closes first has not failed.
+    pub(crate) async fn part(self, parting: Parting) {
+        match parting {
+            Parting::Disconnect => drop(self.close().await),
+            Parting::Fin => {}
+            // A socket that refuses is closed all the same.
+            Parting::Reset => drop(self.stream.tcp().set_zero_linger()),
+        }
+    }
+
     /// Says DISCONNECT, so that the broker sends no will, and closes.
     pub(crate) async fn close(mut self) -> Result<(), ClientError> {
         let disconnect = Disconnect { reason: ReasonCode::Success, properties: Properties::EMPTY };
         Packet::Disconnect(disconnect).encode(self.version, &mut self.unsent);
-        std::future::poll_fn(|cx| self.poll_flush(cx)).await?;
+        poll_fn(|cx| self.poll_flush(cx)).await?;
         Ok(self.stream.shutdown().await?)
     }
 }

@@ -1,10 +1,7 @@
 //! From an address to a session: TCP, TLS, CONNECT and, where asked for, SUBSCRIBE.
 
-use std::future::poll_fn;
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -281,7 +278,7 @@ struct Granted {
 }
 
 async fn read_connack(client: &mut Client) -> Result<Granted, ConnectError> {
-    let answer = exchange(client, |packet, _| match packet {
+    let answer = client.exchange(|packet, _| match packet {
         Packet::ConnAck(connack) if connack.reason.is_error() => Ok(Some(Err(connack.reason))),
         Packet::ConnAck(connack) => Ok(Some(Ok(Granted {
             keep_alive_seconds: connack.properties.server_keep_alive(),
@@ -298,7 +295,7 @@ async fn read_connack(client: &mut Client) -> Result<Granted, ConnectError> {
 
 async fn read_suback(client: &mut Client) -> Result<(), ConnectError> {
     let version = client.version();
-    let answer = exchange(client, |packet, out| {
+    let answer = client.exchange(|packet, out| {
         match packet {
             Packet::SubAck(suback) => {
                 let code = suback.reasons.first().copied().unwrap_or(ReasonCode::UnspecifiedError.code());
@@ -314,27 +311,6 @@ async fn read_suback(client: &mut Client) -> Result<(), ConnectError> {
     });
     let answer = answer.await.map_err(|error| ConnectError::Session(Step::SubAck, error))?;
     answer.map_err(ConnectError::SubscribeRefused)
-}
-
-/// Sends what is encoded, then reads until `pick` has found its answer.
-async fn exchange<T>(
-    client: &mut Client,
-    mut pick: impl FnMut(Packet<'_>, &mut Vec<u8>) -> Result<Option<T>, ClientError>,
-) -> Result<T, ClientError> {
-    poll_fn(|cx| {
-        let mut found = None;
-        ready!(client.poll_flush(cx))?;
-        client.receive(cx, |packet, out| {
-            found = pick(packet, out)?;
-            Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
-        if let Some(found) = found {
-            return Poll::Ready(Ok(found));
-        }
-        ready!(client.poll_flush(cx))?;
-        Poll::Pending
-    })
-    .await
 }
 
 impl std::fmt::Display for Step {

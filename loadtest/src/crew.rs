@@ -1,6 +1,7 @@
 //! The threads of a run, and the one that watches them.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -17,10 +18,10 @@ use crate::roster::Phase;
 use crate::run_clock::Micros;
 use crate::schedule::Schedule;
 use crate::setup::Setup;
-use crate::worker::{ConnectTally, Role, Share, Worker};
+use crate::worker::{ConnectTally, Done, Role, Share, Worker};
 
 pub(crate) struct Crew<T> {
-    threads: Vec<JoinHandle<io::Result<(ConnectTally, T)>>>,
+    threads: Vec<JoinHandle<io::Result<Done<T>>>>,
     phases: watch::Sender<Phase>,
     tallies: Arc<ThreadTallies>,
     recorder: Arc<Recorder>,
@@ -39,6 +40,8 @@ struct ThreadTallies {
 /// What the threads have counted.
 pub(crate) struct Finished<T> {
     pub(crate) connects: ConnectTally,
+    /// Of clients that came back.
+    pub(crate) returns: ConnectTally,
     /// Of each thread.
     pub(crate) outcomes: Vec<T>,
     pub(crate) totals: Totals,
@@ -64,7 +67,7 @@ impl<T: Send + 'static> Crew<T> {
     /// Starts connecting. `role` is called once on each thread.
     pub(crate) fn start<R: Role<Outcome = T>>(
         setup: &Setup,
-        clients: u32,
+        clients: Range<u32>,
         role: impl Fn() -> R + Clone + Send + 'static,
     ) -> Result<Self, CrewError> {
         let (phases, receiver) = watch::channel(Phase::Connecting);
@@ -78,7 +81,8 @@ impl<T: Send + 'static> Crew<T> {
             let share = Share {
                 index,
                 threads: setup.threads,
-                clients,
+                first_client: clients.start,
+                clients: clients.end - clients.start,
                 schedule: Schedule::new(setup.connect_rate),
                 start,
                 in_flight: setup.connect_in_flight.div_ceil(setup.threads),
@@ -130,17 +134,17 @@ impl<T: Send + 'static> Crew<T> {
     /// Has every session say DISCONNECT, and takes what the threads have counted.
     pub(crate) fn finish(self) -> Result<Finished<T>, CrewError> {
         self.enter(Phase::Stopping);
-        let mut connects = ConnectTally::new();
+        let (mut connects, mut returns) = (ConnectTally::new(), ConnectTally::new());
         let mut outcomes = Vec::with_capacity(self.threads.len());
         for thread in self.threads {
-            let (tally, outcome) =
-                thread.join().map_err(|_| CrewError::Panicked)?.map_err(CrewError::Start)?;
-            connects.add(&tally);
-            outcomes.push(outcome);
+            let done = thread.join().map_err(|_| CrewError::Panicked)?.map_err(CrewError::Start)?;
+            connects.add(&done.connects);
+            returns.add(&done.returns);
+            outcomes.push(done.outcome);
         }
         let totals = self.tallies.totals();
         self.recorder.leave(&(self.tallies as Arc<dyn Source>));
-        Ok(Finished { connects, outcomes, totals })
+        Ok(Finished { connects, returns, outcomes, totals })
     }
 }
 

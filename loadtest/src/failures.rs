@@ -12,7 +12,11 @@ pub(crate) struct Failures(BTreeMap<String, u64>);
 
 impl Failures {
     pub(crate) fn count(&mut self, reason: &impl Display) {
-        *self.0.entry(reason.to_string()).or_default() += 1;
+        self.count_many(reason, 1);
+    }
+
+    pub(crate) fn count_many(&mut self, reason: &impl Display, count: u64) {
+        *self.0.entry(reason.to_string()).or_default() += count;
     }
 
     pub(crate) fn add(&mut self, other: &Self) {

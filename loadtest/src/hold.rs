@@ -35,7 +35,7 @@ async fn hold(args: &HoldArgs, setup: &Setup) -> anyhow::Result<Report<HoldOutco
     let target = setup.probe().await?;
     let subscribe = args.subscribe.clone().map(|template| (template, args.qos));
     let before = setup.sample_server();
-    let crew = Crew::start(setup, args.n, move || Holding { subscribe: subscribe.clone() })?;
+    let crew = Crew::start(setup, 0..args.n, move || Holding { subscribe: subscribe.clone() })?;
     let connecting = connect_all(&crew, setup, args.n.into(), before).await;
     let cpu_before = setup.sample_server();
     let held_since = Instant::now();

@@ -27,8 +27,15 @@ impl Role for Holding {
         Some((worker.connector.expand(template, client), *qos))
     }
 
-    fn session(self: Rc<Self>, worker: &Rc<Worker>, _: u32, connected: Connected, seat: SeatId) -> Session {
-        Box::pin(Holder { worker: Rc::clone(worker), seat, client: Some(connected.client) })
+    fn session(
+        self: Rc<Self>,
+        worker: &Rc<Worker>,
+        _: u32,
+        _: Micros,
+        connected: Connected,
+        seat: SeatId,
+    ) -> Session {
+        Box::pin(Holder::new(worker, connected, seat))
     }
 
     async fn publish(&self, _: &Worker, _: Micros) {}
@@ -40,11 +47,20 @@ impl Role for Holding {
     fn outcome(&self) {}
 }
 
-struct Holder {
+pub(crate) struct Holder {
     worker: Rc<Worker>,
     seat: SeatId,
+    /// In which it connected.
+    round: u32,
     /// Until it is given back.
     client: Option<Client>,
+}
+
+impl Holder {
+    pub(crate) fn new(worker: &Rc<Worker>, connected: Connected, seat: SeatId) -> Self {
+        let round = worker.roster.cut().round;
+        Self { worker: Rc::clone(worker), seat, round, client: Some(connected.client) }
+    }
 }
 
 impl Future for Holder {
@@ -53,7 +69,12 @@ impl Future for Holder {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut client = self.client.take().expect("not polled after it was ready");
         let orders = self.worker.roster.attend(self.seat, cx);
-        if orders.phase == Phase::Stopping {
+        let is_over = match orders.phase {
+            Phase::Stopping => true,
+            Phase::Cut(cut) => cut.round > self.round,
+            _ => false,
+        };
+        if is_over {
             return Poll::Ready(Ok(client));
         }
         let held = poll_held(&mut client, cx, orders.must_ping);

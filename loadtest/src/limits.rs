@@ -20,6 +20,8 @@ pub(crate) const UNSENT_BYTES_MAX: usize = 64 * 1024;
 pub(crate) const UNSENT_BYTES_KEPT: usize = 4 * 1024;
 /// Connections from one source address: well below the 28,232 ports that Linux hands out.
 pub(crate) const PORTS_PER_ADDRESS: u64 = 10_000;
+/// How long a port rests after its connection (TIME_WAIT of Linux).
+pub(crate) const TIME_WAIT: Duration = Duration::from_mins(1);
 /// Files the process needs beside its connections: standard streams, runtimes, timers, the report.
 pub(crate) const FILES_RESERVED: u64 = 32;
 /// Files each thread needs: epoll, eventfd, timer, signal pipe.
@@ -34,6 +36,8 @@ pub(crate) const PACER_TICK: Duration = Duration::from_micros(100);
 pub(crate) const CREDIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time without a delivery after which the drain gives the rest up for lost.
 pub(crate) const DRAIN_QUIET: Duration = Duration::from_secs(2);
+/// Longest drain where nobody says how long it may be.
+pub(crate) const DRAIN_LONGEST: Duration = Duration::from_secs(10);
 /// Time after the last expected delivery in which duplicates may still show.
 pub(crate) const DUPLICATES_WAIT: Duration = Duration::from_millis(200);
 /// Time that messages have which came due just before the end of publishing.
@@ -72,6 +76,10 @@ pub(crate) const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest file of passwords or credentials, bytes.
 pub(crate) const CREDENTIALS_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Session Expiry Interval of subscribers that go offline, where none is given, seconds.
+pub(crate) const INBOX_EXPIRY_SECONDS: u32 = 3600;
+/// Payload of the messages of steady pairs, bytes.
+pub(crate) const STEADY_SIZE_BYTES: usize = 64;
 /// TLS tickets kept for later connections; past it the oldest go.
 pub(crate) const TICKETS_MAX: usize = 32 * 1024;
 /// Longest answer to a request for a WebSocket, bytes.

@@ -1,7 +1,8 @@
 //! Load tester for MQTT brokers: many sessions from one process, over TLS as phones hold them.
 //!
 //! `hold` opens sessions and keeps them; `pubsub` sends numbered messages through them and counts what
-//! arrives. Both measure from the moment at which something was due, so that a slow broker cannot hide
+//! arrives; `storm` cuts all connections at once; `churn` has them come and go; `inbox` has subscribers come
+//! back to what was sent meanwhile. All measure from the moment at which something was due, so that a slow broker cannot hide
 //! behind a load tester that waits for it.
 
 #![expect(clippy::disallowed_methods, reason = "it measures wall time")]
@@ -9,6 +10,8 @@
 
 mod args;
 mod casting;
+mod churn;
+mod churner;
 mod client;
 mod connecting;
 mod connector;
@@ -22,6 +25,7 @@ mod file_limit;
 mod fine_timer;
 mod hold;
 mod holder;
+mod inbox;
 mod inflight;
 mod interval;
 mod latencies;
@@ -41,6 +45,7 @@ mod recorder;
 mod report;
 mod roster;
 mod run_clock;
+mod scenario_args;
 mod schedule;
 mod sequence_set;
 mod server;
@@ -48,6 +53,9 @@ mod server_metrics;
 mod server_process;
 mod setup;
 mod source_address;
+mod steady;
+mod storm;
+mod stormer;
 mod stream;
 mod subscriber;
 mod template;
@@ -88,6 +96,9 @@ fn main() -> ExitCode {
     let outcome = match args.scenario {
         Scenario::Hold(args) => hold::run(&args),
         Scenario::Pubsub(args) => pubsub::run(&args),
+        Scenario::Storm(args) => storm::run(&args),
+        Scenario::Churn(args) => churn::run(&args),
+        Scenario::Inbox(args) => inbox::run(&args),
     };
     match outcome {
         Ok(verdict) if verdict.failed => ExitCode::from(EXIT_FAILED),

@@ -2,6 +2,7 @@
 
 use crate::latencies::Latencies;
 use crate::ledger::{Published, Received};
+use crate::run_clock::Micros;
 
 #[derive(Debug)]
 pub(crate) struct MessageTally {
@@ -12,6 +13,7 @@ pub(crate) struct MessageTally {
     pub(crate) acknowledged: Latencies,
     /// From when a message was due to each first delivery of it.
     pub(crate) delivered: Latencies,
+    pub(crate) last_delivery: Micros,
     pub(crate) published: Vec<Published>,
     pub(crate) received: Vec<Received>,
 }
@@ -22,15 +24,37 @@ impl MessageTally {
             held_up: Latencies::new(),
             acknowledged: Latencies::new(),
             delivered: Latencies::new(),
+            last_delivery: Micros::default(),
             published: Vec::new(),
             received: Vec::new(),
         }
     }
 
-    pub(crate) fn add(&mut self, other: Self) {
+    /// Of all threads.
+    pub(crate) fn sum(threads: impl IntoIterator<Item = Self>) -> Self {
+        threads.into_iter().fold(Self::new(), |mut sum, thread| {
+            sum.add(thread);
+            sum
+        })
+    }
+
+    pub(crate) fn duplicates(&self) -> u64 {
+        self.received.iter().map(|subscriber| subscriber.duplicates).sum()
+    }
+
+    pub(crate) fn reordered(&self) -> u64 {
+        self.received.iter().map(|subscriber| subscriber.reordered).sum()
+    }
+
+    pub(crate) fn foreign(&self) -> u64 {
+        self.received.iter().map(|subscriber| subscriber.foreign).sum()
+    }
+
+    fn add(&mut self, other: Self) {
         self.held_up.add(&other.held_up);
         self.acknowledged.add(&other.acknowledged);
         self.delivered.add(&other.delivered);
+        self.last_delivery = self.last_delivery.max(other.last_delivery);
         self.published.extend(other.published);
         self.received.extend(other.received);
     }

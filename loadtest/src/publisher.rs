@@ -62,10 +62,7 @@ impl Publisher {
     ) -> Self {
         let plan = &traffic.plan;
         let topic = plan.layout.topic_of(number);
-        let window = match plan.pacing {
-            Pacing::Open(_) => connected.receive_maximum,
-            Pacing::Closed { window, .. } => window.min(connected.receive_maximum),
-        };
+        let window = plan.window.unwrap_or(u16::MAX).min(connected.receive_maximum);
         let fan_out = u64::from(plan.layout.fan_out(topic));
         let state = State {
             topic: plan.topic(topic, &worker.connector),
@@ -194,7 +191,7 @@ impl State {
         match &self.traffic.plan.pacing {
             Pacing::Open(_) => u64::from(self.next) < due,
             Pacing::Closed { .. } if qos != QoS::AtMostOnce => true,
-            Pacing::Closed { window, credits } => {
+            Pacing::Closed { window, credits, .. } => {
                 let deliveries = credits[self.number as usize].deliveries(cx.waker());
                 let now = self.worker.now();
                 if self.outstanding.count(deliveries) < u64::from(*window) {

@@ -95,7 +95,7 @@ async fn pubsub(args: &PubsubArgs, setup: &Setup) -> anyhow::Result<Report<Pubsu
     let plan = plan(args, setup);
     let layout = plan.layout;
     let clients = args.pubs + args.subs;
-    let crew = Crew::start(setup, clients, move || Traffic::new(plan.clone()))?;
+    let crew = Crew::start(setup, 0..clients, move || Traffic::new(plan.clone()))?;
     let connecting = connect_all(&crew, setup, clients.into(), before).await;
     let publishing = match connecting.watched {
         Watched::Done => publish(&crew, setup, args).await,
@@ -106,11 +106,8 @@ async fn pubsub(args: &PubsubArgs, setup: &Setup) -> anyhow::Result<Report<Pubsu
         drain(&crew, Duration::from_secs(args.drain)).await;
     }
     let start = crew.start;
-    let Finished { connects, outcomes, totals } = crew.finish()?;
-    let mut tally = MessageTally::new();
-    for thread in outcomes {
-        tally.add(thread);
-    }
+    let Finished { connects, outcomes, totals, .. } = crew.finish()?;
+    let tally = MessageTally::sum(outcomes);
     let (expected, lost) = settle(layout, &tally.published, &tally.received);
     let outcome = PubsubOutcome {
         publishers: args.pubs,
@@ -128,9 +125,9 @@ async fn pubsub(args: &PubsubArgs, setup: &Setup) -> anyhow::Result<Report<Pubsu
         expected,
         delivered: totals.delivered,
         lost,
-        duplicates: tally.received.iter().map(|subscriber| subscriber.duplicates).sum(),
-        reordered: tally.received.iter().map(|subscriber| subscriber.reordered).sum(),
-        foreign: tally.received.iter().map(|subscriber| subscriber.foreign).sum(),
+        duplicates: tally.duplicates(),
+        reordered: tally.reordered(),
+        foreign: tally.foreign(),
         seconds: publishing.seconds,
         published_per_second: per_second(publishing.totals.accepted, publishing.seconds),
         delivered_per_second: per_second(publishing.totals.delivered, publishing.seconds),
@@ -182,6 +179,7 @@ fn plan(args: &PubsubArgs, setup: &Setup) -> TrafficPlan {
     TrafficPlan {
         layout,
         first_client: 0,
+        subscribes: true,
         topic: args.topic.clone(),
         share: args.share.as_deref().map(|name| (name.into(), Arc::new(SharedSequences::new(args.pubs)))),
         run: setup.connector.run,
@@ -189,6 +187,7 @@ fn plan(args: &PubsubArgs, setup: &Setup) -> TrafficPlan {
         retain: args.retain,
         message_expiry_seconds: args.message_expiry,
         size_bytes: args.size as usize,
+        window: (args.rate == 0.0).then_some(args.window),
         pacing,
     }
 }
@@ -234,7 +233,7 @@ async fn publish(crew: &Crew<MessageTally>, setup: &Setup, args: &PubsubArgs) ->
 }
 
 /// Until everything has arrived, or nothing more does.
-async fn drain(crew: &Crew<MessageTally>, longest: Duration) {
+pub(crate) async fn drain(crew: &Crew<MessageTally>, longest: Duration) {
     let mut progress = Progress::begin("draining", crew.totals().expected);
     let since = Instant::now();
     let (mut seen, mut seen_at) = (Totals::default(), since);

@@ -232,7 +232,7 @@ impl Table<'_> {
         Ok(())
     }
 
-    fn failures(&mut self, label: &str, failures: &Failures) -> io::Result<()> {
+    pub(crate) fn failures(&mut self, label: &str, failures: &Failures) -> io::Result<()> {
         failures.iter().try_for_each(|(reason, count)| self.row(label, &format!("{count}: {reason}")))
     }
 }

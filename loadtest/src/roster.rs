@@ -15,6 +15,8 @@ pub(crate) enum Phase {
     Connecting,
     /// Publishers publish; the first message is due at this time.
     Publishing(Micros),
+    /// Connections of earlier rounds are cut; their clients come back.
+    Cut(Cut),
     /// Nothing more is published; what is under way arrives.
     Draining,
     /// Sessions say DISCONNECT and end.
@@ -26,23 +28,38 @@ impl Phase {
         match self {
             Self::Connecting => "connecting",
             Self::Publishing(_) => "publishing",
+            Self::Cut(_) => "cut",
             Self::Draining => "draining",
             Self::Stopping => "stopping",
         }
     }
 }
 
+/// The end of all connections at once, from which on a new round counts; round 0 is before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cut {
+    pub(crate) round: u32,
+    pub(crate) at: Micros,
+}
+
 #[derive(Debug)]
 pub(crate) struct Roster {
     phase: Cell<Phase>,
     seats: RefCell<Vec<Seat>>,
+    /// Seats that their sessions have left.
+    free: RefCell<Vec<u32>>,
 }
 
+/// A seat and whose turn it is on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SeatId(usize);
+pub(crate) struct SeatId {
+    index: u32,
+    turn: u32,
+}
 
 #[derive(Debug)]
 struct Seat {
+    turn: u32,
     waker: Option<Waker>,
     /// Messages due since the run began.
     due: u64,
@@ -61,21 +78,29 @@ pub(crate) struct Orders {
 
 impl Roster {
     pub(crate) fn new() -> Self {
-        Self { phase: Cell::new(Phase::Connecting), seats: RefCell::new(Vec::new()) }
+        Self { phase: Cell::new(Phase::Connecting), seats: RefCell::default(), free: RefCell::default() }
     }
 
     /// Half of Keep Alive leaves a PINGREQ time to arrive. [MQTT-3.1.2-20]
     pub(crate) fn take_seat(&self, keep_alive_seconds: u16, now: Micros) -> SeatId {
         let ping_every = (keep_alive_seconds > 0).then(|| Duration::from_secs(keep_alive_seconds.into()) / 2);
         let ping_at = now.plus(ping_every.unwrap_or_default());
+        let mut seat = Seat { turn: 0, waker: None, due: 0, ping_every, ping_at, must_ping: false };
         let mut seats = self.seats.borrow_mut();
-        seats.push(Seat { waker: None, due: 0, ping_every, ping_at, must_ping: false });
-        SeatId(seats.len() - 1)
+        let index = if let Some(index) = self.free.borrow_mut().pop() {
+            seat.turn = seats[index as usize].turn + 1;
+            seats[index as usize] = seat;
+            index
+        } else {
+            seats.push(seat);
+            u32::try_from(seats.len() - 1).expect("as many as clients of the run at most")
+        };
+        SeatId { index, turn: seats[index as usize].turn }
     }
 
     /// Leaves the session's waker and takes its orders.
     pub(crate) fn attend(&self, id: SeatId, cx: &mut Context<'_>) -> Orders {
-        let seat = &mut self.seats.borrow_mut()[id.0];
+        let seat = &mut self.seats.borrow_mut()[id.index as usize];
         match &mut seat.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
@@ -84,13 +109,22 @@ impl Roster {
     }
 
     pub(crate) fn leave(&self, id: SeatId) {
-        let seat = &mut self.seats.borrow_mut()[id.0];
+        let seat = &mut self.seats.borrow_mut()[id.index as usize];
         seat.waker = None;
         seat.ping_every = None;
+        self.free.borrow_mut().push(id.index);
     }
 
     pub(crate) fn phase(&self) -> Phase {
         self.phase.get()
+    }
+
+    /// The last end of all connections.
+    pub(crate) fn cut(&self) -> Cut {
+        match self.phase.get() {
+            Phase::Cut(cut) => cut,
+            _ => Cut::default(),
+        }
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
@@ -100,11 +134,13 @@ impl Roster {
         }
     }
 
-    /// One more message of this session is due.
+    /// One more message of this session is due. A session that has left its seat misses it.
     pub(crate) fn add_due(&self, id: SeatId) {
-        let seat = &mut self.seats.borrow_mut()[id.0];
-        seat.due += 1;
-        seat.wake();
+        let seat = &mut self.seats.borrow_mut()[id.index as usize];
+        if seat.turn == id.turn {
+            seat.due += 1;
+            seat.wake();
+        }
     }
 
     /// Has everyone ping whose time has come, and wakes everyone with `wake_all`.
@@ -181,6 +217,20 @@ mod tests {
         roster.enter(Phase::Stopping);
         assert_eq!(bell.0.load(Ordering::Relaxed), 1);
         assert_eq!(roster.attend(stays, &mut cx).phase, Phase::Stopping);
+    }
+
+    #[test]
+    fn a_seat_that_was_left_is_taken_again_without_what_is_due_to_who_left_it() {
+        let roster = Roster::new();
+        let before = roster.take_seat(1, Micros(0));
+        roster.add_due(before);
+        roster.leave(before);
+        let after = roster.take_seat(0, Micros(0));
+        assert_eq!(after.index, before.index);
+        roster.add_due(before);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(roster.attend(after, &mut cx).due, 0);
+        assert_ne!(roster.take_seat(0, Micros(0)).index, after.index);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What both scenarios need before they begin: everything that can be refused is refused here.
+//! What all scenarios need before they begin: everything that can be refused is refused here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +22,7 @@ use crate::source_address::SourceAddresses;
 use crate::template::RunId;
 use crate::tls::{Tls, server_name};
 
+#[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) connector: Arc<Connector>,
     pub(crate) threads: usize,
@@ -40,7 +41,7 @@ impl Setup {
         let transport = &args.transport;
         let routes =
             transport.addr.iter().map(|addr| route(addr, args)).collect::<anyhow::Result<Arc<[_]>>>()?;
-        let ports = routes.iter().fold(0_u64, |sum, route| sum.saturating_add(route.sources.capacity()));
+        let ports = ports(&routes);
         if clients > ports {
             bail!(
                 "{clients} connections need more ports than their source addresses have ({ports}): give a larger \
@@ -84,6 +85,24 @@ impl Setup {
             recorder,
             interrupted: Arc::default(),
         })
+    }
+
+    /// Connections that there are ports for.
+    pub(crate) fn ports(&self) -> u64 {
+        ports(&self.connector.routes)
+    }
+
+    /// The same run, with clients that connect in another way.
+    pub(crate) fn with_connector(&self, change: impl FnOnce(&mut Connector)) -> Self {
+        let mut connector = Connector::clone(&self.connector);
+        change(&mut connector);
+        Self { connector: Arc::new(connector), ..self.clone() }
+    }
+
+    /// The same run, with connections begun at another rate and at least so many under way at once.
+    pub(crate) fn with_connects(&self, rate: f64, at_once: u32) -> Self {
+        let connect_in_flight = self.connect_in_flight.max(at_once as usize);
+        Self { connect_rate: rate, connect_in_flight, ..self.clone() }
     }
 
     /// Connects and disconnects once at each address: what is wrong with the address, the certificate or the
@@ -130,6 +149,10 @@ impl Setup {
             }
         });
     }
+}
+
+fn ports(routes: &[Route]) -> u64 {
+    routes.iter().fold(0, |sum: u64, route| sum.saturating_add(route.sources.capacity()))
 }
 
 fn route(addr: &str, args: &CommonArgs) -> anyhow::Result<Route> {

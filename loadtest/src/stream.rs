@@ -41,6 +41,15 @@ impl Stream {
             Self::Web(web_socket) => web_socket.stream().is_resumed(),
         }
     }
+
+    /// The socket, for ways to close it that streams do not know.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+            Self::Web(web_socket) => web_socket.stream().tcp(),
+        }
+    }
 }
 
 impl AsyncRead for Stream {

@@ -108,7 +108,10 @@ impl State {
         if let (Arrival::New, Some(stamp)) = (received.count(stamp), stamp) {
             let plan = &self.traffic.plan;
             let now = self.worker.now();
-            self.traffic.tally.borrow_mut().delivered.record(stamp.intended, now);
+            let mut tally = self.traffic.tally.borrow_mut();
+            tally.delivered.record(stamp.intended, now);
+            tally.last_delivery = now;
+            drop(tally);
             self.worker.intervals.record(Kind::Delivered, stamp.intended, now);
             self.worker.counters().delivered.add(1);
             if let (QoS::AtMostOnce, Pacing::Closed { credits, .. }) = (plan.qos, &plan.pacing) {

@@ -19,6 +19,8 @@ pub(crate) struct TrafficPlan {
     pub(crate) layout: Layout,
     /// The client that is publisher 0; the others follow, then the subscribers.
     pub(crate) first_client: u32,
+    /// Subscribers subscribe; else their sessions have done so before.
+    pub(crate) subscribes: bool,
     pub(crate) topic: Template,
     /// Name of the shared subscription, with what its members have received.
     pub(crate) share: Option<(Arc<str>, Arc<SharedSequences>)>,
@@ -28,6 +30,8 @@ pub(crate) struct TrafficPlan {
     /// Of MQTT 5.
     pub(crate) message_expiry_seconds: Option<u32>,
     pub(crate) size_bytes: usize,
+    /// Messages a publisher may have outstanding; `None`: as many as the broker receives.
+    pub(crate) window: Option<u16>,
     pub(crate) pacing: Pacing,
 }
 
@@ -64,7 +68,7 @@ impl TrafficPlan {
 pub(crate) enum Pacing {
     /// Messages go out when they are due.
     Open(Plan),
-    /// A publisher has so many messages outstanding, always.
+    /// A publisher has a full window of messages outstanding, always.
     Closed {
         window: u16,
         /// One for each publisher of the run.

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::template::Template;
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct TransportArgs {
     /// The broker; of several, separated by commas, client i takes the i-th in turn
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8883", value_delimiter = ',')]

@@ -7,13 +7,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sotto_model::QoS;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::client::{Client, ClientError};
-use crate::connector::{ConnectTimes, Connected, Connector};
+use crate::client::{Client, ClientError, Parting};
+use crate::connector::{ConnectError, ConnectTimes, Connected, Connector};
 use crate::counters::Counters;
 use crate::failures::Failures;
 use crate::fine_timer::FineTimer;
@@ -23,6 +24,8 @@ use crate::limits::{STOP_TIMEOUT, SWEEP_INTERVAL};
 use crate::roster::{Phase, Roster, SeatId};
 use crate::run_clock::Micros;
 use crate::schedule::Schedule;
+
+const PLACES_OPEN: &str = "nobody closes the semaphore";
 
 /// A session runs until the phase is [`Phase::Stopping`] and then gives its connection back.
 pub(crate) type Session = Pin<Box<dyn Future<Output = Result<Client, ClientError>>>>;
@@ -40,6 +43,7 @@ pub(crate) trait Role: 'static {
         self: Rc<Self>,
         worker: &Rc<Worker>,
         client: u32,
+        due: Micros,
         connected: Connected,
         seat: SeatId,
     ) -> Session;
@@ -50,7 +54,31 @@ pub(crate) trait Role: 'static {
     /// Sessions that wait for something that may never come are woken with every sweep.
     fn sweep_wakes_all(&self) -> bool;
 
+    /// A client counts among the connections under way until its session is over.
+    fn keeps_place(&self) -> bool {
+        false
+    }
+
+    /// How a session ends that has given its connection back.
+    fn parting(&self, _: &Worker) -> Parting {
+        Parting::Disconnect
+    }
+
+    /// When a client connects again that could not connect, or whose session is over; `None`: never.
+    fn again(&self, _: &Worker, _client: u32, _: &Away) -> Option<Micros> {
+        None
+    }
+
     fn outcome(&self) -> Self::Outcome;
+}
+
+/// Why a client is not connected.
+#[derive(Debug)]
+pub(crate) enum Away {
+    Failed(ConnectError),
+    /// As the phase demanded, or as the session wished.
+    Left,
+    Broken(ClientError),
 }
 
 pub(crate) struct Worker {
@@ -62,6 +90,10 @@ pub(crate) struct Worker {
     pub(crate) intervals: IntervalRecorder,
     index: usize,
     tally: RefCell<ConnectTally>,
+    /// Of clients that had been connected, or had failed to, before.
+    returns: RefCell<ConnectTally>,
+    /// Ends what is waiting to connect again.
+    stopping: CancellationToken,
 }
 
 /// What connecting and holding has come to.
@@ -88,12 +120,20 @@ pub(crate) struct ConnectTally {
     pub(crate) broken: Failures,
 }
 
+/// What a thread hands over at the end.
+pub(crate) struct Done<Outcome> {
+    pub(crate) connects: ConnectTally,
+    pub(crate) returns: ConnectTally,
+    pub(crate) outcome: Outcome,
+}
+
 /// The connections of the run and how they are begun.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
     pub(crate) index: usize,
     pub(crate) threads: usize,
-    /// Of the whole run.
+    /// Of the whole crew.
+    pub(crate) first_client: u32,
     pub(crate) clients: u32,
     pub(crate) schedule: Schedule,
     pub(crate) start: Micros,
@@ -110,7 +150,7 @@ impl Worker {
         share: Share,
         role: R,
         phases: watch::Receiver<Phase>,
-    ) -> std::io::Result<(ConnectTally, R::Outcome)> {
+    ) -> std::io::Result<Done<R::Outcome>> {
         let role = Rc::new(role);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let timer = {
@@ -123,15 +163,21 @@ impl Worker {
             roster: Roster::new(),
             counters,
             intervals: IntervalRecorder::new(intervals),
+            stopping: CancellationToken::new(),
             index: share.index,
             tally: RefCell::new(ConnectTally::new()),
+            returns: RefCell::new(ConnectTally::new()),
         });
         let sessions = LocalSet::new();
         sessions.block_on(&runtime, worker.work(share, &role, phases));
         // Sessions that did not end in time end here.
         drop(sessions);
         worker.intervals.close();
-        Ok((worker.tally.replace(ConnectTally::new()), role.outcome()))
+        Ok(Done {
+            connects: worker.tally.replace(ConnectTally::new()),
+            returns: worker.returns.replace(ConnectTally::new()),
+            outcome: role.outcome(),
+        })
     }
 
     pub(crate) fn counters(&self) -> &Counters {
@@ -149,6 +195,7 @@ impl Worker {
             () = self.connect_share(share, role, &sessions) => {}
             () = self.sweep(role.as_ref()) => {}
         }
+        self.stopping.cancel();
         sessions.close();
         // The sessions left over are those of a broker that takes no more bytes; they are dropped.
         let _ = timeout(STOP_TIMEOUT, sessions.wait()).await;
@@ -171,7 +218,7 @@ impl Worker {
                         () = publish => Ok(()),
                     }
                 }
-                Phase::Connecting | Phase::Draining => phases.changed().await,
+                Phase::Connecting | Phase::Cut(_) | Phase::Draining => phases.changed().await,
             };
             if changed.is_err() {
                 self.roster.enter(Phase::Stopping);
@@ -184,60 +231,19 @@ impl Worker {
     async fn connect_share<R: Role>(self: &Rc<Self>, share: Share, role: &Rc<R>, sessions: &TaskTracker) {
         let places = Arc::new(Semaphore::new(share.in_flight));
         let first = u32::try_from(share.index).expect("a thread's index is small");
-        for client in (first..share.clients).step_by(share.threads) {
-            let due = Micros(share.start.0 + share.schedule.due(client.into()).0);
+        for number in (first..share.clients).step_by(share.threads) {
+            let due = Micros(share.start.0 + share.schedule.due(number.into()).0);
             self.timer.sleep_until(self.connector.clock.instant(due)).await;
-            let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
-            let (worker, role) = (Rc::clone(self), Rc::clone(role));
-            sessions.spawn_local(async move {
-                // Boxed, so that what connecting needs is freed before the session is held.
-                let session = Box::pin(worker.connect(client, due, role)).await;
-                drop(place);
-                if let Some((session, seat)) = session {
-                    worker.attend(session, seat).await;
-                }
-            });
+            let place = Arc::clone(&places).acquire_owned().await.expect(PLACES_OPEN);
+            let life = Life {
+                worker: Rc::clone(self),
+                role: Rc::clone(role),
+                places: Arc::clone(&places),
+                client: share.first_client + number,
+            };
+            sessions.spawn_local(life.live(due, place));
         }
         std::future::pending::<()>().await;
-    }
-
-    async fn connect<R: Role>(
-        self: &Rc<Self>,
-        client: u32,
-        due: Micros,
-        role: Rc<R>,
-    ) -> Option<(Session, SeatId)> {
-        let filter = role.filter(client, self);
-        let filter = filter.as_ref().map(|(filter, qos)| (filter.as_str(), *qos));
-        match self.connector.connect(client, filter).await {
-            Ok(connected) => {
-                let mut tally = self.tally.borrow_mut();
-                tally.count(due, connected.times);
-                tally.resumed += u64::from(connected.resumed);
-                tally.sessions_present += u64::from(connected.session_present);
-                drop(tally);
-                self.intervals.record(Kind::Connect, due, connected.times.done());
-                self.counters().connected.add(1);
-                let seat = self.roster.take_seat(connected.keep_alive_seconds, self.now());
-                Some((role.session(self, client, connected, seat), seat))
-            }
-            Err(error) => {
-                self.tally.borrow_mut().failed.count(&error);
-                self.counters().connect_failed.add(1);
-                None
-            }
-        }
-    }
-
-    async fn attend(&self, session: Session, seat: SeatId) {
-        let ended = session.await;
-        self.roster.leave(seat);
-        match ended {
-            // A broker that closes first has not failed.
-            Ok(client) => drop(Box::pin(client.close()).await),
-            Err(error) => self.tally.borrow_mut().broken.count(&error),
-        }
-        self.counters().ended.add(1);
     }
 
     async fn sweep(&self, role: &impl Role) {
@@ -248,6 +254,88 @@ impl Worker {
             self.intervals.close_before(self.now());
             self.roster.sweep(self.now(), role.sweep_wakes_all());
         }
+    }
+}
+
+/// One client of a worker.
+struct Life<R> {
+    worker: Rc<Worker>,
+    role: Rc<R>,
+    places: Arc<Semaphore>,
+    client: u32,
+}
+
+impl<R: Role> Life<R> {
+    async fn live(self, mut due: Micros, mut place: OwnedSemaphorePermit) {
+        let mut returns = false;
+        loop {
+            // Boxed, so that what connecting needs is freed before the session is held.
+            let away = match Box::pin(self.connect(due, returns)).await {
+                Ok((session, seat)) => {
+                    let kept = self.role.keeps_place().then_some(place);
+                    let away = self.attend(session, seat).await;
+                    drop(kept);
+                    away
+                }
+                Err(error) => {
+                    drop(place);
+                    Away::Failed(error)
+                }
+            };
+            let Some(again) = self.again(&away) else { return };
+            match Box::pin(self.worker.stopping.run_until_cancelled(self.wait(again))).await {
+                Some(waited) => (due, place, returns) = (again, waited, true),
+                None => return,
+            }
+        }
+    }
+
+    async fn connect(&self, due: Micros, returns: bool) -> Result<(Session, SeatId), ConnectError> {
+        let worker = &self.worker;
+        let filter = self.role.filter(self.client, worker);
+        let filter = filter.as_ref().map(|(filter, qos)| (filter.as_str(), *qos));
+        let connected = worker.connector.connect(self.client, filter).await;
+        let connected = connected.inspect_err(|_| worker.counters().connect_failed.add(1))?;
+        let mut tally = if returns { &worker.returns } else { &worker.tally }.borrow_mut();
+        tally.count(due, connected.times);
+        tally.resumed += u64::from(connected.resumed);
+        tally.sessions_present += u64::from(connected.session_present);
+        drop(tally);
+        worker.intervals.record(Kind::Connect, due, connected.times.done());
+        worker.counters().connected.add(1);
+        let seat = worker.roster.take_seat(connected.keep_alive_seconds, worker.now());
+        Ok((Rc::clone(&self.role).session(worker, self.client, due, connected, seat), seat))
+    }
+
+    async fn attend(&self, session: Session, seat: SeatId) -> Away {
+        let ended = session.await;
+        self.worker.roster.leave(seat);
+        let away = match ended {
+            Ok(client) => {
+                Box::pin(client.part(self.role.parting(&self.worker))).await;
+                Away::Left
+            }
+            Err(error) => Away::Broken(error),
+        };
+        self.worker.counters().ended.add(1);
+        away
+    }
+
+    /// What a client gets over has not failed.
+    fn again(&self, away: &Away) -> Option<Micros> {
+        let again = self.role.again(&self.worker, self.client, away);
+        let mut tally = self.worker.tally.borrow_mut();
+        match away {
+            Away::Failed(error) if again.is_none() => tally.failed.count(error),
+            Away::Broken(error) if again.is_none() => tally.broken.count(error),
+            Away::Failed(_) | Away::Broken(_) | Away::Left => {}
+        }
+        again
+    }
+
+    async fn wait(&self, until: Micros) -> OwnedSemaphorePermit {
+        tokio::time::sleep_until(self.worker.connector.clock.instant(until).into()).await;
+        Arc::clone(&self.places).acquire_owned().await.expect(PLACES_OPEN)
     }
 }
 

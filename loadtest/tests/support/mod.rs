@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Broker {
     pub(crate) process: Child,
+    program: PathBuf,
     pub(crate) port: u16,
     /// Certificates, configuration, the load tester's report.
     pub(crate) folder: tempfile::TempDir,
@@ -60,20 +61,29 @@ impl Broker {
             access.replace("{folder}", &folder_name.to_string())
         );
         fs::write(path("mosquitto.conf"), config).expect("written");
-        let process = Command::new(program)
-            .arg("-c")
-            .arg(path("mosquitto.conf"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("mosquitto starts");
-        let broker = Self { process, port, folder };
+        let process = spawn(&program, folder.path());
+        let broker = Self { process, program, port, folder };
+        broker.wait();
+        Some(broker)
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.process.kill().expect("killed");
+        self.process.wait().expect("ended");
+    }
+
+    /// On the same port.
+    pub(crate) fn start_again(&mut self) {
+        self.process = spawn(&self.program, self.folder.path());
+        self.wait();
+    }
+
+    fn wait(&self) {
         let since = Instant::now();
-        while TcpStream::connect(broker.address()).is_err() {
+        while TcpStream::connect(self.address()).is_err() {
             assert!(since.elapsed() < START_TIMEOUT, "mosquitto does not listen");
             sleep(Duration::from_millis(20));
         }
-        Some(broker)
     }
 
     pub(crate) fn address(&self) -> String {
@@ -106,6 +116,12 @@ impl Drop for Broker {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn spawn(program: &Path, folder: &Path) -> Child {
+    let mut command = Command::new(program);
+    command.arg("-c").arg(folder.join("mosquitto.conf")).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("mosquitto starts")
 }
 
 pub(crate) fn loadtest() -> Command {
