@@ -52,6 +52,11 @@ struct Owner {
 }
 
 impl Server {
+    /// Whether the programs that [`Server::start`] needs are here.
+    pub fn is_installed() -> bool {
+        binaries().is_some()
+    }
+
     /// # Panics
     /// Where PostgreSQL is not installed or does not start: a test cannot go on.
     pub fn start(durability: Durability) -> Self {
@@ -67,7 +72,8 @@ impl Server {
         more_settings: &str,
         environment: Vec<(String, String)>,
     ) -> Self {
-        let bin = find_binaries();
+        let bin = binaries()
+            .expect("PostgreSQL's initdb, pg_ctl and pg_dump, on the PATH or in /usr/lib/postgresql");
         let directory = tempfile::Builder::new().prefix("sotto-pg-").tempdir().expect("make a directory");
         let owner = owner_unless_unprivileged();
         if let Some(owner) = owner {
@@ -267,7 +273,7 @@ impl TestDatabase {
     }
 }
 
-fn find_binaries() -> PathBuf {
+fn binaries() -> Option<PathBuf> {
     let on_path =
         env::var_os("PATH").into_iter().flat_map(|path| env::split_paths(&path).collect::<Vec<_>>());
     let mut installed: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
@@ -284,7 +290,6 @@ fn find_binaries() -> PathBuf {
     on_path
         .chain(installed)
         .find(|bin| ["initdb", "pg_ctl", "pg_dump"].iter().all(|program| bin.join(program).is_file()))
-        .expect("PostgreSQL's initdb, pg_ctl and pg_dump, on the PATH or in /usr/lib/postgresql")
 }
 
 fn children_of(parent: &str) -> Vec<String> {
