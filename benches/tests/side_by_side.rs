@@ -3,7 +3,8 @@
 
 #![expect(clippy::disallowed_macros, reason = "it says that it has been skipped")]
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -58,6 +59,43 @@ struct Comparison {
     report: Value,
     page: String,
     tables: String,
+}
+
+#[test]
+fn a_peer_that_does_not_start_is_a_footnote_and_the_others_are_measured() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bin = folder.path().join("bin");
+    fs::create_dir(&bin).expect("a folder");
+    let broken = bin.join("rmqtt-peer");
+    fs::write(&broken, "#!/bin/sh\nexit 3\n").expect("written");
+    fs::set_permissions(&broken, Permissions::from_mode(0o755)).expect("made a program");
+    let report = folder.path().join("report.json");
+    let (peers_dir, json) = (folder.path().display().to_string(), report.display().to_string());
+    let Some(output) = compare(&[
+        "--peers",
+        "sotto,rmqtt",
+        "--peers-dir",
+        &peers_dir,
+        "--scenarios",
+        "storm",
+        "--clients",
+        "5",
+        "--rounds",
+        "1",
+        "--json",
+        &json,
+    ]) else {
+        return;
+    };
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&fs::read(report).expect("a report")).expect("JSON");
+    assert_eq!(
+        report["footnotes"],
+        serde_json::json!(["rmqtt, round 1: failed: ended before it listened: exit status: 3"])
+    );
+    let rows = &report["sections"][0]["rows"];
+    assert_eq!(rows[1]["footnotes"], serde_json::json!([1]));
+    assert!(rows[0]["figures"]["bytes_per_connection"]["median"].is_f64(), "{report}");
 }
 
 /// `None`, and a word about it, where something of it is not here.

@@ -104,17 +104,22 @@ pub(crate) mod tests {
 
     pub(crate) fn sample() -> Comparison {
         let mut results = Results::default();
-        let bytes = |value, note: Option<&str>| {
-            Ok(Figures {
-                measures: vec![Measure { metric: Metric::BytesPerConnection, value }],
-                note: note.map(str::to_owned),
-                transport: "TLSv1_3".to_owned(),
-            })
+        let bytes = |value| {
+            let measures = vec![Measure { metric: Metric::BytesPerConnection, value }];
+            Ok(Figures { measures, note: None, transport: "TLSv1_3".to_owned() })
         };
         for value in [5_000.0, 5_200.0, 5_100.0] {
-            results.add(Scenario::IdleMiddle, Broker::Sotto, bytes(value, None));
+            results.add(Scenario::IdleMiddle, Broker::Sotto, bytes(value));
         }
-        results.add(Scenario::IdleMiddle, Broker::Mosquitto, bytes(20_000.0, None));
+        let cpu = [
+            (Metric::CpuPerDeliveryUs, 20.0),
+            (Metric::DatabaseCpuPerDeliveryUs, 10.0),
+            (Metric::TogetherCpuPerDeliveryUs, 30.0),
+        ];
+        let measures = cpu.into_iter().map(|(metric, value)| Measure { metric, value }).collect();
+        let stored = Figures { measures, note: None, transport: "TLSv1_3".to_owned() };
+        results.add(Scenario::Qos1Window16, Broker::SottoPostgres, Ok(stored));
+        results.add(Scenario::IdleMiddle, Broker::Mosquitto, bytes(20_000.0));
         results.add(Scenario::IdleMiddle, Broker::Mosquitto, Err("9 of 10 <connected>".to_owned()));
         results.add(Scenario::IdleMiddle, Broker::Aedes, Err("does not listen".to_owned()));
         let conditions = Conditions { suites: results.suites(), ..Conditions::default() };
@@ -136,6 +141,9 @@ pub(crate) mod tests {
         let row = comparison.row(Scenario::IdleMiddle, Broker::Aedes).expect("a row");
         assert!(row.figures.is_empty());
         assert_eq!(comparison.footnotes[row.footnotes[0] - 1], "aedes, round 1: failed: does not listen");
-        assert_eq!(comparison.brokers(), [Broker::Sotto, Broker::Mosquitto, Broker::Aedes]);
+        assert_eq!(
+            comparison.brokers(),
+            [Broker::Sotto, Broker::SottoPostgres, Broker::Mosquitto, Broker::Aedes]
+        );
     }
 }

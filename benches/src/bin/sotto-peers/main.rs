@@ -27,6 +27,7 @@ mod run;
 mod running;
 mod scenario;
 mod spread;
+mod summary;
 
 use std::fs;
 use std::process::ExitCode;

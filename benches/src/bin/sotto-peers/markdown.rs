@@ -6,34 +6,15 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 
-use crate::broker::Broker;
-use crate::comparison::{Comparison, Row, Section};
+use crate::comparison::{Comparison, Section};
 use crate::measure::Metric;
-use crate::scenario::{Scenario, grouped};
+use crate::scenario::grouped;
 use crate::spread::Spread;
+use crate::summary::{NONE, Summary};
 
 const SUMMARY: &str = "<!-- sotto-peers: summary -->";
 const FULL: &str = "<!-- sotto-peers: full -->";
 const END: &str = "<!-- sotto-peers: end -->";
-/// Of a figure that there is none of.
-const NONE: &str = "–";
-
-/// What a README shows of each broker.
-const SUMMARY_COLUMNS: [(&str, Scenario, &[Metric]); 10] = [
-    ("bytes/idle TLS connection", Scenario::IdleMiddle, &[Metric::BytesPerConnection]),
-    ("plain TCP", Scenario::IdlePlain, &[Metric::BytesPerConnection]),
-    ("CPU µs/connect", Scenario::IdleMiddle, &[Metric::CpuPerConnectUs]),
-    ("QoS 0, 1 outstanding", Scenario::Qos0Window1, &CPU),
-    ("QoS 0, 16", Scenario::Qos0Window16, &CPU),
-    ("QoS 1, 1 outstanding", Scenario::Qos1Window1, &CPU),
-    ("QoS 1, 16", Scenario::Qos1Window16, &CPU),
-    ("fan-out 1→500, QoS 0", Scenario::FanOutQos0, &CPU),
-    ("QoS 1", Scenario::FanOutQos1, &CPU),
-    ("p50 / p99 ms at 5,000/s", Scenario::Steady, &[Metric::DeliveryP50Ms, Metric::DeliveryP99Ms]),
-];
-/// The broker's, or with its database where it has one.
-const CPU: [Metric; 1] = [Metric::CpuPerDeliveryUs];
-
 /// Puts the tables between the markers that the file has.
 pub(crate) fn update(file: &Path, comparison: &Comparison) -> anyhow::Result<()> {
     let name = file.display();
@@ -49,28 +30,11 @@ pub(crate) fn update(file: &Path, comparison: &Comparison) -> anyhow::Result<()>
 }
 
 /// One table, a row a broker.
-pub(crate) fn summary(comparison: &Comparison) -> String {
-    let columns: Vec<_> = SUMMARY_COLUMNS
-        .iter()
-        .filter(|(_, scenario, _)| comparison.sections.iter().any(|section| section.scenario == *scenario))
-        .collect();
-    let mut text = "| broker |".to_owned();
-    for (label, ..) in &columns {
-        push(&mut text, format_args!(" {label} |"));
-    }
-    push(&mut text, format_args!("\n|---|{}\n", "---|".repeat(columns.len())));
-    for broker in comparison.brokers() {
-        push(&mut text, format_args!("| {} |", broker.name()));
-        for (_, scenario, metrics) in &columns {
-            let row = comparison.row(*scenario, broker);
-            let figures =
-                metrics.iter().map(|metric| row.map_or_else(|| NONE.to_owned(), |row| short(row, *metric)));
-            let figures: Vec<String> = figures.collect();
-            let all_are_missing = figures.iter().all(|figure| figure == NONE);
-            let figures = if all_are_missing { NONE.to_owned() } else { figures.join(" / ") };
-            push(&mut text, format_args!(" {figures} |"));
-        }
-        text.push('\n');
+fn summary(comparison: &Comparison) -> String {
+    let Summary { columns, rows } = Summary::of(comparison);
+    let mut text = format!("| broker | {} |\n|---|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
+    for (broker, cells) in rows {
+        push(&mut text, format_args!("| {} | {} |\n", broker.name(), cells.join(" | ")));
     }
     text
 }
@@ -136,15 +100,6 @@ fn table(section: &Section) -> String {
     text
 }
 
-/// The median; with PostgreSQL's share where there is one.
-fn short(row: &Row, metric: Metric) -> String {
-    let whole = match metric {
-        Metric::CpuPerDeliveryUs if row.broker == Broker::SottoPostgres => Metric::TogetherCpuPerDeliveryUs,
-        metric => metric,
-    };
-    row.figures.get(&whole).map_or_else(|| NONE.to_owned(), |spread| whole.shown(spread.median))
-}
-
 /// The median, and the extremes where there are several rounds.
 pub(crate) fn long(spread: &Spread, metric: Metric) -> String {
     let median = metric.shown(spread.median);
@@ -183,16 +138,8 @@ mod tests {
         assert!(text.contains("| mosquitto¹ | 20,000 |"), "{text}");
         assert!(text.contains("| aedes² | – |"), "{text}");
         assert!(text.contains("² aedes, round 1: failed: does not listen"), "{text}");
-        assert!(text.contains("TLSv1_3: Sotto, mosquitto."), "{text}");
-    }
-
-    #[test]
-    fn the_summary_has_a_row_a_broker_and_a_column_for_what_was_measured() {
-        assert_eq!(
-            summary(&sample()),
-            "| broker | bytes/idle TLS connection | CPU µs/connect |\n|---|---|---|\n| Sotto | 5,100 | – |\n\
-             | mosquitto | 20,000 | – |\n| aedes | – | – |\n"
-        );
+        assert!(text.contains("TLSv1_3: Sotto, Sotto, stored in PostgreSQL, mosquitto."), "{text}");
+        assert!(text.contains("| Sotto, stored in PostgreSQL | 20.0 | 10.0 | 30.0 |"), "{text}");
     }
 
     #[test]

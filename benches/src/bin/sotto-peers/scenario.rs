@@ -31,6 +31,8 @@ pub(crate) enum Scenario {
     Qos1Window1,
     /// QoS 1, one to one, 16 outstanding
     Qos1Window16,
+    /// QoS 1, 16 to 16 one to one, 16 outstanding each
+    Qos1Pairs,
     /// QoS 0, one to 500
     FanOutQos0,
     /// QoS 1, one to 500
@@ -68,10 +70,11 @@ impl Scenario {
         let at_most = |connections: u32| connections.min(sizes.connections_max);
         let idle = |connections| Shape::Idle { connections, plain: false, at_once: false };
         let seconds = sizes.seconds;
-        let pair = |qos, window| {
-            let (publishers, subscribers, topics) = (1, 1, 1);
-            Shape::Messages { qos, publishers, subscribers, topics, pace: Pace::Window(window), seconds }
+        let pairs = |count, qos, pace| {
+            let (publishers, subscribers, topics) = (count, count, count);
+            Shape::Messages { qos, publishers, subscribers, topics, pace, seconds }
         };
+        let pair = |qos, window| pairs(1, qos, Pace::Window(window));
         let fan_out = |qos, subscribers: u32| {
             let rate = (FAN_OUT_DELIVERIES / subscribers).clamp(1, FAN_OUT_RATE_MAX);
             let (publishers, topics, pace) = (1, 1, Pace::Rate(rate));
@@ -87,19 +90,20 @@ impl Scenario {
             Self::Qos0Window16 => pair(0, 16),
             Self::Qos1Window1 => pair(1, 1),
             Self::Qos1Window16 => pair(1, 16),
+            Self::Qos1Pairs => pairs(16, 1, Pace::Window(16)),
             Self::FanOutQos0 => fan_out(0, at_most(500)),
             Self::FanOutQos1 => fan_out(1, at_most(500)),
             Self::FanOutWide => fan_out(0, at_most(10_000)),
-            Self::Steady => {
-                let (publishers, subscribers, topics) = (10, 10, 10);
-                Shape::Messages { qos: 1, publishers, subscribers, topics, pace: Pace::Rate(5_000), seconds }
-            }
+            Self::Steady => pairs(10, 1, Pace::Rate(5_000)),
         }
     }
 
     /// Whether a broker that stores does something else in it than one that does not.
     pub(crate) fn is_stored(self) -> bool {
-        matches!(self, Self::Qos1Window1 | Self::Qos1Window16 | Self::FanOutQos1 | Self::Steady)
+        matches!(
+            self,
+            Self::Qos1Window1 | Self::Qos1Window16 | Self::Qos1Pairs | Self::FanOutQos1 | Self::Steady
+        )
     }
 
     /// The largest ones: they run in the first round alone.
@@ -135,6 +139,7 @@ impl Shape {
             Self::Messages { qos, publishers, subscribers, pace, topics, .. } => {
                 let (from, to) = (grouped(publishers), grouped(subscribers));
                 let pace = match pace {
+                    Pace::Window(window) if topics > 1 => format!("{window} outstanding each"),
                     Pace::Window(window) => format!("{window} outstanding"),
                     Pace::Rate(rate) if topics > 1 => format!("{} messages/s", grouped(rate)),
                     Pace::Rate(rate) => format!("{} deliveries/s", grouped(rate.saturating_mul(subscribers))),
