@@ -104,7 +104,8 @@ fn chart(section: &Section, metric: Metric) -> String {
         bar.draw(&mut bars, top, longest, metric);
         top += BAR_PITCH;
     }
-    let label = escaped(metric.label());
+    let more = if metric.is_better_high() { " (more is better)" } else { "" };
+    let label = format!("{}{more}", escaped(metric.label()));
     let title = escaped(&section.title);
     format!(
         "<figure class=\"sheet\"><figcaption>{label}</figcaption>\n<svg viewBox=\"0 0 {WIDTH:.0} {:.0}\" \

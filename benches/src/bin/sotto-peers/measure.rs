@@ -8,7 +8,6 @@ pub(crate) struct Measure {
     pub(crate) value: f64,
 }
 
-/// Less is better, but for the rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Metric {
@@ -38,6 +37,10 @@ impl Metric {
             Self::DeliveryP99Ms => "p99 ms",
             Self::DeliveriesPerSecond => "deliveries/s",
         }
+    }
+
+    pub(crate) fn is_better_high(self) -> bool {
+        self == Self::DeliveriesPerSecond
     }
 
     pub(crate) fn shown(self, value: f64) -> String {
