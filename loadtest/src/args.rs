@@ -208,6 +208,9 @@ pub(crate) struct OutputArgs {
     /// Write the timeline as CSV, a row a second
     #[arg(long, value_name = "FILE")]
     pub(crate) csv: Option<PathBuf>,
+    /// Write the report as one page with plots, for a browser
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Serve the figures at http://ADDR/metrics while the run lasts
     #[arg(long, value_name = "ADDR")]
     pub(crate) prometheus: Option<SocketAddr>,

@@ -80,6 +80,7 @@ async fn hold(args: &HoldArgs, setup: &Setup) -> anyhow::Result<Report<HoldOutco
 
 /// Until the time is over, or every session.
 async fn hold_on(crew: &Crew<()>, setup: &Setup, duration: Duration) -> Watched {
+    setup.recorder.mark("holding");
     let mut progress = Progress::begin("holding", duration.as_secs()).with_rates(&setup.recorder);
     let since = Instant::now();
     let watched = crew

@@ -72,6 +72,12 @@ pub(crate) const METRICS_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) const SCRAPE_BYTES_MAX: usize = 8 * 1024;
 /// Time that such a request may take to come, and its answer to be taken.
 pub(crate) const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Places of one plot that say their values under the pointer.
+pub(crate) const PLOT_HOVERS_MAX: usize = 180;
+/// Lines across one axis of a plot.
+pub(crate) const PLOT_TICKS_MAX: u32 = 24;
+/// Rows of the table below a plot.
+pub(crate) const PLOT_TABLE_ROWS_MAX: usize = 240;
 /// How often Keep Alive is looked after, for all clients of a thread.
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest file of passwords or credentials, bytes.

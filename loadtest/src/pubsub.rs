@@ -12,6 +12,8 @@ use crate::connecting::connect_all;
 use crate::counters::Totals;
 use crate::credit::Credit;
 use crate::crew::{Crew, Finished, Watched};
+use crate::html::Card;
+use crate::html_text::number;
 use crate::latencies::LatencySummary;
 use crate::ledger::{Layout, SharedSequences, settle};
 use crate::limits::{CLIENTS_MAX, DRAIN_QUIET, DUPLICATES_WAIT, LAST_MESSAGES_WAIT, WATCH_INTERVAL};
@@ -268,6 +270,40 @@ impl Publishing {
 }
 
 impl Rows for PubsubOutcome {
+    fn cards(&self) -> Vec<Card> {
+        #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^53")]
+        let mut cards = vec![
+            Card {
+                label: "Delivered",
+                value: self.delivered_per_second,
+                unit: "/s",
+                hint: format!("{} in all", number(self.delivered as f64)),
+            },
+            Card {
+                label: "Lost",
+                value: self.lost as f64,
+                unit: "",
+                hint: format!("{} repeated, {} out of order", self.duplicates, self.reordered),
+            },
+            Card::latency("p99 delivery", self.delivery),
+        ];
+        if self.acknowledged.count > 0 {
+            cards.push(Card::latency(
+                if self.qos == 2 { "p99 PUBCOMP" } else { "p99 PUBACK" },
+                self.acknowledged,
+            ));
+        }
+        if let Some((server, per_delivery)) = self.server.and_then(|s| Some((s, s.cpu_per_delivery_us?))) {
+            cards.push(Card {
+                label: "Broker CPU per delivery",
+                value: per_delivery,
+                unit: "µs",
+                hint: format!("{:.2} cores", server.cores),
+            });
+        }
+        cards
+    }
+
     fn rows(&self, table: &mut Table<'_>) -> io::Result<()> {
         let Self { publishers, subscribers, topics, qos, size_bytes, .. } = self;
         let layout = format!(

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::args::OutputArgs;
 use crate::failures::Failures;
+use crate::html::{Card, Page};
 use crate::latencies::LatencySummary;
 use crate::objectives::Objective;
 use crate::recorder::Recorded;
@@ -75,6 +76,11 @@ pub(crate) struct ServerConnectReport {
 /// A report's own rows, above those about connecting.
 pub(crate) trait Rows {
     fn rows(&self, table: &mut Table<'_>) -> io::Result<()>;
+
+    /// Headline figures, before those about connecting.
+    fn cards(&self) -> Vec<Card> {
+        Vec::new()
+    }
 }
 
 /// What the exit code tells.
@@ -103,13 +109,11 @@ impl<Outcome: Rows + Serialize> Report<Outcome> {
             write_csv(&self.recorded.timeline, &mut file)?;
             file.flush()?;
         }
-        for (what, failures) in
-            [("could not connect", &self.connecting.failed), ("ended early", &self.broken)]
-        {
-            if let Some((reason, _)) = failures.iter().max_by_key(|(_, count)| *count) {
-                let (total, wanted) = (failures.total(), self.connecting.wanted);
-                eprintln!("error: {total} of {wanted} clients {what}, most of them because: {reason}");
-            }
+        if let Some(path) = &output.html {
+            self.write_html(&mut File::create(path)?)?;
+        }
+        for trouble in self.troubles() {
+            eprintln!("error: {trouble}");
         }
         let failed = self.interrupted || self.connecting.failed.total() > 0 || self.broken.total() > 0;
         let objective_missed = self.objectives.iter().any(|objective| !objective.met);
@@ -123,14 +127,41 @@ impl<Outcome: Rows + Serialize> Report<Outcome> {
         out.flush()
     }
 
+    fn write_html(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut table = Table { out: &mut io::sink(), lines: Vec::new() };
+        self.rows(&mut table)?;
+        let mut cards = self.outcome.cards();
+        cards.extend(self.connecting.cards());
+        let page = Page {
+            scenario: self.scenario,
+            run: &self.run,
+            target: &self.target,
+            troubles: self.troubles(),
+            cards,
+            objectives: &self.objectives,
+            lines: &table.lines,
+            recorded: &self.recorded,
+        };
+        out.write_all(page.render().as_bytes())
+    }
+
+    /// What makes the run a failure, in a line each.
+    fn troubles(&self) -> Vec<String> {
+        let wanted = self.connecting.wanted;
+        let failed = [("could not connect", &self.connecting.failed), ("ended early", &self.broken)];
+        let failed = failed.into_iter().filter_map(|(what, failures)| {
+            let (reason, _) = failures.iter().max_by_key(|(_, count)| *count)?;
+            let total = failures.total();
+            Some(format!("{total} of {wanted} clients {what}, most of them because: {reason}"))
+        });
+        failed.collect()
+    }
+
     fn write_table(&self, out: &mut impl Write) -> io::Result<()> {
         let Target { address, transport, protocol } = &self.target;
         writeln!(out, "{} {address} · {protocol} · {transport} · run {}", self.scenario, self.run)?;
-        let mut table = Table { out };
-        self.outcome.rows(&mut table)?;
-        self.connecting.rows(&mut table)?;
-        table.failures("failed to connect", &self.connecting.failed)?;
-        table.failures("ended early", &self.broken)?;
+        let mut table = Table { out, lines: Vec::new() };
+        self.rows(&mut table)?;
         if self.interrupted {
             table.row("interrupted", "before its time; the figures are of what was done till then")?;
         }
@@ -142,6 +173,13 @@ impl<Outcome: Rows + Serialize> Report<Outcome> {
             table.row(objective.name, &format!("{verdict}: {objective}"))?;
         }
         Ok(())
+    }
+
+    fn rows(&self, table: &mut Table<'_>) -> io::Result<()> {
+        self.outcome.rows(table)?;
+        self.connecting.rows(table)?;
+        table.failures("failed to connect", &self.connecting.failed)?;
+        table.failures("ended early", &self.broken)
     }
 }
 
@@ -170,6 +208,40 @@ impl ConnectReport {
             total,
             server,
         }
+    }
+
+    fn cards(&self) -> Vec<Card> {
+        #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^53")]
+        let mut cards = vec![
+            Card {
+                label: "Sessions connected",
+                value: self.connected as f64,
+                unit: "",
+                hint: format!("of {}", self.wanted),
+            },
+            Card {
+                label: "Connect rate",
+                value: self.connects_per_second,
+                unit: "/s",
+                hint: format!("over {:.1} s", self.seconds),
+            },
+            Card::latency("p99 connect", self.total),
+        ];
+        if let Some(server) = self.server {
+            cards.push(Card {
+                label: "Broker per session",
+                value: server.bytes_per_connection,
+                unit: "bytes",
+                hint: format!("{:.1} MiB in all", mebibytes(server.rss_after_bytes)),
+            });
+            cards.push(Card {
+                label: "Broker CPU per connect",
+                value: server.cpu_per_connect_us,
+                unit: "µs",
+                hint: String::new(),
+            });
+        }
+        cards
     }
 
     fn rows(&self, table: &mut Table<'_>) -> io::Result<()> {
@@ -203,10 +275,19 @@ impl ConnectReport {
 
 pub(crate) struct Table<'a> {
     out: &'a mut dyn Write,
+    lines: Vec<Line>,
+}
+
+/// What a table has been given, for those who write it elsewhere.
+#[derive(Clone, Debug)]
+pub(crate) enum Line {
+    Row(String, String),
+    Latencies(Vec<(String, LatencySummary)>),
 }
 
 impl Table<'_> {
     pub(crate) fn row(&mut self, label: &str, value: &str) -> io::Result<()> {
+        self.lines.push(Line::Row(label.to_owned(), value.to_owned()));
         writeln!(self.out, "  {label:<24} {value}")
     }
 
@@ -220,7 +301,10 @@ impl Table<'_> {
             "  {:<24} {:>10} {:>10} {:>10} {:>10} {:>10}",
             "ms", "p50", "p90", "p99", "p99.9", "max"
         )?;
-        for (label, summary) in kinds.iter().filter(|(_, summary)| summary.count > 0) {
+        let happened = kinds.iter().filter(|(_, summary)| summary.count > 0);
+        let kept = happened.clone().map(|(label, summary)| ((*label).to_owned(), *summary));
+        self.lines.push(Line::Latencies(kept.collect()));
+        for (label, summary) in happened {
             let [p50, p90, p99, p999, max] =
                 [summary.p50_us, summary.p90_us, summary.p99_us, summary.p999_us, summary.max_us]
                     .map(milliseconds);
