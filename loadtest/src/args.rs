@@ -9,7 +9,7 @@ use sotto_mqtt::packet::Version;
 
 use crate::limits::{CLIENTS_MAX, RUN_SECONDS_MAX, SIZE_BYTES_MAX};
 use crate::payload::HEADER_BYTES;
-use crate::scenario_args::{ChurnArgs, InboxArgs, StormArgs};
+use crate::scenario_args::{ChurnArgs, InboxArgs, SoakArgs, StormArgs, SuiteArgs};
 use crate::server_metrics::ServerMetrics;
 use crate::source_address::SourceRange;
 use crate::template::Template;
@@ -40,6 +40,10 @@ pub(crate) enum Scenario {
     Churn(ChurnArgs),
     /// Subscribers go offline, messages are sent to them, they come back: how long until each has its own?
     Inbox(InboxArgs),
+    /// The eight cases of the Open MQTT Benchmark Suite, one after the other
+    Suite(SuiteArgs),
+    /// A steady load for hours: does the broker still answer as in the first?
+    Soak(SoakArgs),
 }
 
 #[derive(Clone, Debug, clap::Args)]

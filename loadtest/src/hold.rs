@@ -14,9 +14,10 @@ use crate::objectives::{Limits, Measured};
 use crate::progress::Progress;
 use crate::report::{ConnectReport, Report, Rows, Table, Verdict};
 use crate::setup::Setup;
+use crate::worker::ConnectTally;
 
 #[derive(Debug, Serialize)]
-struct HoldOutcome {
+pub(crate) struct HoldOutcome {
     /// After the last had connected.
     held_seconds: f64,
     /// Of CPU, while nothing but PINGREQ happened.
@@ -26,12 +27,19 @@ struct HoldOutcome {
 pub(crate) fn run(args: &HoldArgs) -> anyhow::Result<Verdict> {
     let setup = Setup::prepare(&args.common, args.n.into())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let report = runtime.context("start runtime")?.block_on(hold(args, &setup))?;
+    let run = async {
+        setup.listen_for_interrupt();
+        hold(args, &setup).await
+    };
+    let (report, _) = runtime.context("start runtime")?.block_on(run)?;
     report.publish(&args.common.output).context("write report")
 }
 
-async fn hold(args: &HoldArgs, setup: &Setup) -> anyhow::Result<Report<HoldOutcome>> {
-    setup.listen_for_interrupt();
+/// With what connecting has come to, in full.
+pub(crate) async fn hold(
+    args: &HoldArgs,
+    setup: &Setup,
+) -> anyhow::Result<(Report<HoldOutcome>, ConnectTally)> {
     let target = setup.probe().await?;
     let subscribe = args.subscribe.clone().map(|template| (template, args.qos));
     let before = setup.sample_server();
@@ -51,7 +59,7 @@ async fn hold(args: &HoldArgs, setup: &Setup) -> anyhow::Result<Report<HoldOutco
     let lost = tally.failed.total() + tally.broken.total();
     let connecting = ConnectReport::new(args.n.into(), &tally, seconds, connecting.server);
     let limits = Limits::of(&args.common.objectives);
-    Ok(Report {
+    let report = Report {
         scenario: "hold",
         run: setup.connector.run.to_string(),
         recorded: setup.recorder.recorded(),
@@ -73,9 +81,10 @@ async fn hold(args: &HoldArgs, setup: &Setup) -> anyhow::Result<Report<HoldOutco
             bytes_per_connection: connecting.server.map(|server| server.bytes_per_connection),
         }),
         connecting,
-        broken: tally.broken,
+        broken: tally.broken.clone(),
         interrupted: watched == Watched::Interrupted,
-    })
+    };
+    Ok((report, tally))
 }
 
 /// Until the time is over, or every session.

@@ -84,6 +84,8 @@ pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) const CREDENTIALS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Session Expiry Interval of subscribers that go offline, where none is given, seconds.
 pub(crate) const INBOX_EXPIRY_SECONDS: u32 = 3600;
+/// Keep Alive in the Open MQTT Benchmark Suite, seconds.
+pub(crate) const SUITE_KEEP_ALIVE_SECONDS: u16 = 300;
 /// Payload of the messages of steady pairs, bytes.
 pub(crate) const STEADY_SIZE_BYTES: usize = 64;
 /// TLS tickets kept for later connections; past it the oldest go.

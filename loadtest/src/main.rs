@@ -19,6 +19,7 @@ mod counters;
 mod credentials;
 mod credit;
 mod crew;
+mod drift;
 mod endpoint;
 mod failures;
 mod file_limit;
@@ -55,12 +56,15 @@ mod server;
 mod server_metrics;
 mod server_process;
 mod setup;
+mod soak;
 mod source_address;
 mod steady;
 mod storm;
 mod stormer;
 mod stream;
 mod subscriber;
+mod suite;
+mod suite_case;
 mod template;
 mod tickets;
 mod timeline;
@@ -102,6 +106,8 @@ fn main() -> ExitCode {
         Scenario::Storm(args) => storm::run(&args),
         Scenario::Churn(args) => churn::run(&args),
         Scenario::Inbox(args) => inbox::run(&args),
+        Scenario::Suite(args) => suite::run(&args),
+        Scenario::Soak(args) => soak::run(&args),
     };
     match outcome {
         Ok(verdict) if verdict.failed => ExitCode::from(EXIT_FAILED),

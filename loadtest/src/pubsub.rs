@@ -27,48 +27,49 @@ use crate::schedule::Schedule;
 use crate::server_process::ServerSample;
 use crate::setup::Setup;
 use crate::traffic::{Pacing, Traffic, TrafficPlan};
+use crate::worker::ConnectTally;
 
 #[derive(Debug, Serialize)]
-struct PubsubOutcome {
-    publishers: u32,
-    subscribers: u32,
-    topics: u32,
-    qos: u8,
-    size_bytes: u32,
+pub(crate) struct PubsubOutcome {
+    pub(crate) publishers: u32,
+    pub(crate) subscribers: u32,
+    pub(crate) topics: u32,
+    pub(crate) qos: u8,
+    pub(crate) size_bytes: u32,
     /// Open loop; else the window counts.
-    rate_wanted: Option<f64>,
-    window: Option<u16>,
+    pub(crate) rate_wanted: Option<f64>,
+    pub(crate) window: Option<u16>,
     /// Messages that came due; without a plan, those that were sent.
-    due: u64,
-    sent: u64,
+    pub(crate) due: u64,
+    pub(crate) sent: u64,
     /// QoS 1 and 2: acknowledged.
-    accepted: u64,
-    refused: u64,
-    unacknowledged: u64,
-    expected: u64,
-    delivered: u64,
-    lost: u64,
-    duplicates: u64,
-    reordered: u64,
-    foreign: u64,
+    pub(crate) accepted: u64,
+    pub(crate) refused: u64,
+    pub(crate) unacknowledged: u64,
+    pub(crate) expected: u64,
+    pub(crate) delivered: u64,
+    pub(crate) lost: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) reordered: u64,
+    pub(crate) foreign: u64,
     /// While messages were published; what was drained later is not in the rates.
-    seconds: f64,
-    published_per_second: f64,
-    delivered_per_second: f64,
+    pub(crate) seconds: f64,
+    pub(crate) published_per_second: f64,
+    pub(crate) delivered_per_second: f64,
     /// From when a message was due to when it was encoded.
-    held_up: LatencySummary,
+    pub(crate) held_up: LatencySummary,
     /// From when a message was due.
-    acknowledged: LatencySummary,
-    delivery: LatencySummary,
-    server: Option<ServerTraffic>,
+    pub(crate) acknowledged: LatencySummary,
+    pub(crate) delivery: LatencySummary,
+    pub(crate) server: Option<ServerTraffic>,
 }
 
 /// What messages cost the broker.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct ServerTraffic {
-    cpu_per_message_in_us: f64,
-    cpu_per_delivery_us: Option<f64>,
-    cores: f64,
+pub(crate) struct ServerTraffic {
+    pub(crate) cpu_per_message_in_us: f64,
+    pub(crate) cpu_per_delivery_us: Option<f64>,
+    pub(crate) cores: f64,
 }
 
 /// What was published while, and for how long.
@@ -86,12 +87,19 @@ pub(crate) fn run(args: &PubsubArgs) -> anyhow::Result<Verdict> {
     }
     let setup = Setup::prepare(&args.common, clients)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let report = runtime.context("start runtime")?.block_on(pubsub(args, &setup))?;
+    let run = async {
+        setup.listen_for_interrupt();
+        pubsub(args, &setup).await
+    };
+    let (report, _) = runtime.context("start runtime")?.block_on(run)?;
     report.publish(&args.common.output).context("write report")
 }
 
-async fn pubsub(args: &PubsubArgs, setup: &Setup) -> anyhow::Result<Report<PubsubOutcome>> {
-    setup.listen_for_interrupt();
+/// With what connecting has come to, in full.
+pub(crate) async fn pubsub(
+    args: &PubsubArgs,
+    setup: &Setup,
+) -> anyhow::Result<(Report<PubsubOutcome>, ConnectTally)> {
     let target = setup.probe().await?;
     let before = setup.sample_server();
     let plan = plan(args, setup);
@@ -139,7 +147,7 @@ async fn pubsub(args: &PubsubArgs, setup: &Setup) -> anyhow::Result<Report<Pubsu
         server: publishing.server,
     };
     let seconds = connects.last.since(start).as_secs_f64();
-    Ok(Report {
+    let report = Report {
         scenario: "pubsub",
         run: setup.connector.run.to_string(),
         recorded: setup.recorder.recorded(),
@@ -156,9 +164,10 @@ async fn pubsub(args: &PubsubArgs, setup: &Setup) -> anyhow::Result<Report<Pubsu
         }),
         outcome,
         connecting: ConnectReport::new(clients.into(), &connects, seconds, connecting.server),
-        broken: connects.broken,
+        broken: connects.broken.clone(),
         interrupted: publishing.watched == Watched::Interrupted,
-    })
+    };
+    Ok((report, connects))
 }
 
 fn plan(args: &PubsubArgs, setup: &Setup) -> TrafficPlan {

@@ -120,6 +120,59 @@ pub(crate) struct InboxArgs {
     pub(crate) common: CommonArgs,
 }
 
+/// The eight cases of the Open MQTT Benchmark Suite: MQTT 3.1.1, Keep Alive 300 s, QoS 1, 16 bytes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SuiteArgs {
+    /// Cases to run, by name, separated by commas [default: all]
+    #[arg(long, value_name = "CASES", value_delimiter = ',')]
+    pub(crate) case: Vec<String>,
+    /// Share of the full number of clients
+    #[arg(long, default_value_t = 0.01, value_parser = parse_scale)]
+    pub(crate) scale: f64,
+    /// How long to hold or publish in each case (the suite: 1800)
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=RUN_SECONDS_MAX))]
+    pub(crate) seconds: u64,
+    /// Run every case over TLS to this address as well
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) tls_addr: Option<String>,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+/// Pairs of publisher and subscriber among idle sessions, for hours.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SoakArgs {
+    /// Pairs of publisher and subscriber
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) pairs: u32,
+    /// Messages per second of all publishers together, whatever the broker can do
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 100.0, value_parser = parse_positive_rate)]
+    pub(crate) rate: f64,
+    /// Sessions that only stay
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(0..=CLIENTS_MAX))]
+    pub(crate) idle: u32,
+    /// How long to publish
+    #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=RUN_SECONDS_MAX))]
+    pub(crate) seconds: u64,
+    /// Length of the intervals that are told of as they end
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=RUN_SECONDS_MAX))]
+    pub(crate) interval: u64,
+    /// QoS of publishers and subscribers
+    #[arg(long, default_value = "1", value_parser = parse_qos)]
+    pub(crate) qos: QoS,
+    /// Payload
+    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(HEADER_BYTES as i64..=SIZE_BYTES_MAX))]
+    pub(crate) size: u32,
+    /// Objective: the broker's memory grows by at most this, after the first tenth of the time
+    #[arg(long, value_name = "MIB_PER_HOUR", allow_negative_numbers = true)]
+    pub(crate) max_memory_growth: Option<f64>,
+    /// Objective: p99 of delivery grows by at most this
+    #[arg(long, value_name = "MS_PER_HOUR", allow_negative_numbers = true)]
+    pub(crate) max_latency_growth: Option<f64>,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Drop {
     /// FIN without DISCONNECT: the process was killed
@@ -142,6 +195,17 @@ impl Drop {
 
 pub(crate) fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
+}
+
+fn parse_scale(raw: &str) -> Result<f64, &'static str> {
+    match raw.parse::<f64>() {
+        Ok(scale) if scale > 0.0 && scale <= 1.0 => Ok(scale),
+        _ => Err("a scale is more than 0 and at most 1"),
+    }
+}
+
+fn parse_positive_rate(raw: &str) -> Result<f64, String> {
+    parse_rate(raw).and_then(|rate| if rate > 0.0 { Ok(rate) } else { Err("a rate above 0".into()) })
 }
 
 fn parse_seconds(raw: &str) -> Result<f64, &'static str> {

@@ -87,6 +87,18 @@ impl Setup {
         })
     }
 
+    /// Of the same run, towards another address or by another transport.
+    pub(crate) fn beside(&self, args: &CommonArgs, clients: u64) -> anyhow::Result<Self> {
+        // The figures are served once.
+        let mut args = args.clone();
+        args.output.prometheus = None;
+        let other = Self::prepare(&args, clients)?.with_connector(|connector| {
+            connector.run = self.connector.run;
+            connector.clock = self.connector.clock;
+        });
+        Ok(Self { recorder: Arc::clone(&self.recorder), interrupted: Arc::clone(&self.interrupted), ..other })
+    }
+
     /// Connections that there are ports for.
     pub(crate) fn ports(&self) -> u64 {
         ports(&self.connector.routes)

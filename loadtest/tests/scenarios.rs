@@ -217,3 +217,64 @@ fn what_a_broker_does_not_keep_is_counted_as_lost() {
     assert!(lost > 100, "{report}");
     assert_eq!(report["delivered"].as_u64().map(|delivered| delivered + lost), Some(200), "{report}");
 }
+
+#[test]
+fn the_suite_has_a_row_for_each_case_over_each_transport() {
+    let plain = support::free_port();
+    let Some(broker) = Broker::start(&format!("allow_anonymous true\nlistener {plain} 127.0.0.1")) else {
+        return;
+    };
+    let ca = broker.folder.path().join("ca.pem");
+    let json = broker.folder.path().join("suite.json");
+    let output = support::loadtest()
+        .args(["suite", "--scale", "0.002", "--seconds", "1", "--connect-rate", "500", "--max-loss", "0"])
+        .args(["--plain", "--addr", &format!("127.0.0.1:{plain}"), "--tls-addr", &broker.address()])
+        .args(["--case", "conn-tcp-10K-100,fanout-5-1000-5-250K,p2p-1K-1K-1K-1K,sharedsub-1K-5-1K-1K"])
+        .args(["--server-pid", &broker.process.id().to_string()])
+        .arg("--ca")
+        .arg(&ca)
+        .arg("--json")
+        .arg(&json)
+        .output()
+        .expect("run");
+    assert!(output.status.success(), "{output:?}");
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(json).expect("a report")).expect("JSON");
+    let cases = report["cases"].as_array().expect("cases");
+    let rows: Vec<_> = cases.iter().map(|case| (case["case"].as_str(), case["succeeded"] == true)).collect();
+    let names = ["conn-tcp-10K-100", "fanout-5-1000-5-250K", "p2p-1K-1K-1K-1K", "sharedsub-1K-5-1K-1K"];
+    let expected: Vec<_> = names.iter().chain(&names).map(|name| (Some(*name), true)).collect();
+    assert_eq!(rows, expected, "{report}");
+    assert_eq!(cases[0]["transport"], "plain TCP");
+    assert!(cases[4]["transport"].as_str().is_some_and(|text| text.starts_with("TLS")), "{report}");
+    assert_eq!(report["target"]["protocol"], "MQTT 3.1.1");
+    // Two subscribers, five topics, 250 messages.
+    assert_eq!(cases[1]["messages"]["expected"], 500, "{report}");
+}
+
+#[test]
+fn a_case_that_does_not_exist_is_answered_with_those_that_do() {
+    let output = support::loadtest().args(["suite", "--plain", "--case", "p2p"]).output().expect("run");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains("p2p-1K-1K-1K-1K"), "{output:?}");
+}
+
+#[test]
+fn a_soak_tells_of_each_interval_and_of_the_drift() {
+    let Some(broker) = Broker::start(KEEPS) else { return };
+    let soak = ["soak", "--pairs", "4", "--rate", "200", "--idle", "10", "--seconds", "8", "--interval", "2"];
+    let (output, report) = broker.load(&soak);
+    assert!(output.status.success(), "{output:?}");
+    assert!(report["intervals"].as_array().is_some_and(|rows| (3..=4).contains(&rows.len())), "{report}");
+    assert!(
+        report["intervals"][1]["delivered_per_second"].as_f64().is_some_and(|rate| rate > 150.0),
+        "{report}"
+    );
+    assert_eq!(report["intervals"][0]["connections"], 18, "{report}");
+    assert!(report["drift"]["server_rss_bytes_per_hour"].is_f64(), "{report}");
+    assert!(report["drift"]["delivery_p99_ms_per_hour"].is_f64(), "{report}");
+    assert!(text(&output.stderr).contains("18 sessions"), "{output:?}");
+    // No broker shrinks so fast.
+    let (output, _) = broker.load(&[&soak[..], &["--max-memory-growth", "-1000000"]].concat());
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
