@@ -55,47 +55,43 @@ fn a_peer_that_is_not_installed_is_skipped_by_name() {
     assert!(errors.contains("skipped: aedes is not installed: --install gets it"), "{errors}");
 }
 
+#[test]
+fn peers_that_do_not_start_are_footnotes_and_leave_nothing_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name);
+    fs::create_dir(file("bin")).expect("a folder");
+    let script = |name: &str, does: &str| {
+        fs::write(file(name), format!("#!/bin/sh\n{does}\n")).expect("written");
+        fs::set_permissions(file(name), Permissions::from_mode(0o755)).expect("made a program");
+    };
+    script("bin/rmqtt-peer", "exit 3");
+    let pid = file("pid");
+    script(
+        "bin/rumqttd",
+        &format!("[ $1 = --version ] && exit; echo $$ > {}; exec sleep 600", pid.display()),
+    );
+    let (peers_dir, json) = (folder.path().display().to_string(), file("report.json").display().to_string());
+    let what = ["--peers", "sotto,rmqtt,rumqttd", "--scenarios", "storm", "--clients", "5", "--rounds", "1"];
+    let where_to = ["--peers-dir", &peers_dir, "--json", &json];
+    let Some(output) = compare(&[what.as_slice(), &where_to].concat()) else { return };
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&fs::read(json).expect("a report")).expect("JSON");
+    let footnotes = [
+        "rmqtt, round 1: failed: ended before it listened: exit status: 3",
+        "rumqttd, round 1: failed: does not listen after 10 s",
+    ];
+    assert_eq!(report["footnotes"], serde_json::json!(footnotes));
+    let rows = &report["sections"][0]["rows"];
+    assert_eq!(rows[2]["footnotes"], serde_json::json!([2]));
+    assert!(rows[0]["figures"]["bytes_per_connection"]["median"].is_f64(), "{report}");
+    let pid = fs::read_to_string(pid).expect("it was started");
+    assert!(!Path::new("/proc").join(pid.trim()).exists(), "it still runs");
+}
+
 struct Comparison {
     report: Value,
     page: String,
     tables: String,
-}
-
-#[test]
-fn a_peer_that_does_not_start_is_a_footnote_and_the_others_are_measured() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let bin = folder.path().join("bin");
-    fs::create_dir(&bin).expect("a folder");
-    let broken = bin.join("rmqtt-peer");
-    fs::write(&broken, "#!/bin/sh\nexit 3\n").expect("written");
-    fs::set_permissions(&broken, Permissions::from_mode(0o755)).expect("made a program");
-    let report = folder.path().join("report.json");
-    let (peers_dir, json) = (folder.path().display().to_string(), report.display().to_string());
-    let Some(output) = compare(&[
-        "--peers",
-        "sotto,rmqtt",
-        "--peers-dir",
-        &peers_dir,
-        "--scenarios",
-        "storm",
-        "--clients",
-        "5",
-        "--rounds",
-        "1",
-        "--json",
-        &json,
-    ]) else {
-        return;
-    };
-    assert!(output.status.success(), "{output:?}");
-    let report: Value = serde_json::from_slice(&fs::read(report).expect("a report")).expect("JSON");
-    assert_eq!(
-        report["footnotes"],
-        serde_json::json!(["rmqtt, round 1: failed: ended before it listened: exit status: 3"])
-    );
-    let rows = &report["sections"][0]["rows"];
-    assert_eq!(rows[1]["footnotes"], serde_json::json!([1]));
-    assert!(rows[0]["figures"]["bytes_per_connection"]["median"].is_f64(), "{report}");
 }
 
 /// `None`, and a word about it, where something of it is not here.

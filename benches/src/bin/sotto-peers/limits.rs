@@ -11,7 +11,7 @@ const FILES_RESERVED: u64 = 1_000;
 /// Where the limit cannot be read: what POSIX systems start with.
 const FILES_FALLBACK: u64 = 1_024;
 /// Time a broker has until it listens.
-pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked at meanwhile.
 pub(crate) const START_POLL: Duration = Duration::from_millis(20);
 /// Time a broker has to end when it is asked to, before it is killed.
