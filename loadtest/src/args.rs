@@ -12,6 +12,7 @@ use crate::payload::HEADER_BYTES;
 use crate::scenario_args::{ChurnArgs, InboxArgs, SoakArgs, StormArgs, SuiteArgs};
 use crate::server_metrics::ServerMetrics;
 use crate::source_address::SourceRange;
+use crate::stored::DatabaseUrl;
 use crate::template::Template;
 use crate::transport_args::TransportArgs;
 
@@ -108,6 +109,10 @@ pub(crate) struct PubsubArgs {
     /// Message Expiry Interval (MQTT 5)
     #[arg(long, value_name = "SECONDS")]
     pub(crate) message_expiry: Option<u32>,
+    /// Look up in Sotto's database every message that it acknowledges: postgres://… or sqlite:PATH (MQTT 5,
+    /// QoS 1 or 2)
+    #[arg(long, value_name = "URL")]
+    pub(crate) verify_database: Option<DatabaseUrl>,
     /// Publish with RETAIN
     #[arg(long)]
     pub(crate) retain: bool,

@@ -166,6 +166,7 @@ fn plan(args: &InboxArgs, setup: &Setup) -> TrafficPlan {
         qos: args.qos,
         retain: false,
         message_expiry_seconds: None,
+        named: false,
         size_bytes: args.size as usize,
         window: Some(args.window),
         pacing: Pacing::Open(Plan {

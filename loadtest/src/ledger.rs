@@ -56,6 +56,8 @@ fn share_of(topic: u32, count: u32, topics: u32) -> u32 {
 #[derive(Debug)]
 pub(crate) struct Published {
     pub(crate) publisher: u32,
+    /// Its messages are those numbered below.
+    pub(crate) sent: u32,
     /// Those that count as sent: at QoS 0 handed to the socket, else acknowledged.
     pub(crate) accepted: SequenceSet,
 }
@@ -214,7 +216,7 @@ mod tests {
         for sequence in sequences {
             accepted.insert(sequence);
         }
-        Published { publisher, accepted }
+        Published { publisher, sent: 0, accepted }
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub(crate) const INBOX_EXPIRY_SECONDS: u32 = 3600;
 pub(crate) const SUITE_KEEP_ALIVE_SECONDS: u16 = 300;
 /// Payload of the messages of steady pairs, bytes.
 pub(crate) const STEADY_SIZE_BYTES: usize = 64;
+/// Messages looked up in the database at once; a statement of SQLite takes 32,766 values.
+pub(crate) const LOOKUP_KEYS: usize = 1000;
 /// TLS tickets kept for later connections; past it the oldest go.
 pub(crate) const TICKETS_MAX: usize = 32 * 1024;
 /// Longest answer to a request for a WebSocket, bytes.

@@ -59,6 +59,7 @@ mod setup;
 mod soak;
 mod source_address;
 mod steady;
+mod stored;
 mod storm;
 mod stormer;
 mod stream;

@@ -23,8 +23,12 @@ use crate::payload::Stamp;
 use crate::roster::{Orders, Phase, SeatId};
 use crate::run_clock::Micros;
 use crate::sequence_set::SequenceSet;
+use crate::stored::publication_id;
 use crate::traffic::{Pacing, Traffic, TrafficPlan};
 use crate::worker::Worker;
+
+/// The user property under which Sotto takes a message's name.
+const PUBLICATION_ID: &str = "sotto-id";
 
 pub(crate) struct Publisher {
     seat: SeatId,
@@ -227,6 +231,11 @@ impl State {
         let mut payload = traffic.payload.borrow_mut();
         Stamp { run: plan.run, publisher: self.number, sequence, intended }.write(&mut payload);
         let version = client.version();
+        let mut name = PropertyBuf::new();
+        if plan.named {
+            let id = publication_id(plan.run, self.number, sequence).to_string();
+            name.push(Property::UserProperty(PUBLICATION_ID, &id));
+        }
         encode_publish(
             version,
             false,
@@ -234,7 +243,7 @@ impl State {
             plan.retain,
             &self.topic,
             packet_id,
-            &[self.properties.as_properties().as_bytes()],
+            &[self.properties.as_properties().as_bytes(), name.as_properties().as_bytes()],
             &payload,
             client.out(),
         );
@@ -267,6 +276,10 @@ impl Drop for State {
     /// Whatever ended the session, what it has done counts.
     fn drop(&mut self) {
         let accepted = std::mem::take(&mut self.accepted);
-        self.traffic.tally.borrow_mut().published.push(Published { publisher: self.number, accepted });
+        self.traffic.tally.borrow_mut().published.push(Published {
+            publisher: self.number,
+            sent: self.next,
+            accepted,
+        });
     }
 }

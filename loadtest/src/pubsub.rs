@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde::Serialize;
+use sotto_model::QoS;
+use sotto_mqtt::packet::Version;
 
 use crate::args::PubsubArgs;
 use crate::connecting::connect_all;
@@ -26,6 +28,7 @@ use crate::roster::Phase;
 use crate::schedule::Schedule;
 use crate::server_process::ServerSample;
 use crate::setup::Setup;
+use crate::stored::{Database, StoredReport};
 use crate::traffic::{Pacing, Traffic, TrafficPlan};
 use crate::worker::ConnectTally;
 
@@ -62,6 +65,8 @@ pub(crate) struct PubsubOutcome {
     pub(crate) acknowledged: LatencySummary,
     pub(crate) delivery: LatencySummary,
     pub(crate) server: Option<ServerTraffic>,
+    /// `None` without a look into the database.
+    pub(crate) stored: Option<StoredReport>,
 }
 
 /// What messages cost the broker.
@@ -85,6 +90,12 @@ pub(crate) fn run(args: &PubsubArgs) -> anyhow::Result<Verdict> {
     if i64::try_from(clients).is_ok_and(|clients| clients > CLIENTS_MAX) {
         bail!("at most {CLIENTS_MAX} clients");
     }
+    let can_name = args.qos != QoS::AtMostOnce && args.common.protocol.version() == Version::V5;
+    if args.verify_database.is_some() && !can_name {
+        bail!(
+            "--verify-database needs MQTT 5 and QoS 1 or 2: else no message can bear a name that is stored"
+        );
+    }
     let setup = Setup::prepare(&args.common, clients)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let run = async {
@@ -100,6 +111,10 @@ pub(crate) async fn pubsub(
     args: &PubsubArgs,
     setup: &Setup,
 ) -> anyhow::Result<(Report<PubsubOutcome>, ConnectTally)> {
+    let database = match &args.verify_database {
+        Some(url) => Some(Database::open(url).await?),
+        None => None,
+    };
     let target = setup.probe().await?;
     let before = setup.sample_server();
     let plan = plan(args, setup);
@@ -119,6 +134,14 @@ pub(crate) async fn pubsub(
     let Finished { connects, outcomes, totals, .. } = crew.finish()?;
     let tally = MessageTally::sum(outcomes);
     let (expected, lost) = settle(layout, &tally.published, &tally.received);
+    let stored = match database {
+        Some(mut database) => {
+            let connector = &setup.connector;
+            let user = |publisher| connector.credentials.identity(publisher, connector.run).username;
+            Some(database.check(connector.run, &tally.published, user).await?)
+        }
+        None => None,
+    };
     let outcome = PubsubOutcome {
         publishers: args.pubs,
         subscribers: args.subs,
@@ -145,23 +168,26 @@ pub(crate) async fn pubsub(
         acknowledged: tally.acknowledged.summary(),
         delivery: tally.delivered.summary(),
         server: publishing.server,
+        stored,
     };
     let seconds = connects.last.since(start).as_secs_f64();
+    let mut objectives = Limits::of(&args.common.objectives).judge(Measured {
+        latency_of: "delivery",
+        latency: outcome.delivery,
+        lost_of: "deliveries lost",
+        lost,
+        rate_of: "deliveries",
+        per_second: outcome.delivered_per_second,
+        duplicates: Some(outcome.duplicates),
+        bytes_per_connection: connecting.server.map(|server| server.bytes_per_connection),
+    });
+    objectives.extend(stored.map(StoredReport::objective));
     let report = Report {
         scenario: "pubsub",
         run: setup.connector.run.to_string(),
         recorded: setup.recorder.recorded(),
         target,
-        objectives: Limits::of(&args.common.objectives).judge(Measured {
-            latency_of: "delivery",
-            latency: outcome.delivery,
-            lost_of: "deliveries lost",
-            lost,
-            rate_of: "deliveries",
-            per_second: outcome.delivered_per_second,
-            duplicates: Some(outcome.duplicates),
-            bytes_per_connection: connecting.server.map(|server| server.bytes_per_connection),
-        }),
+        objectives,
         outcome,
         connecting: ConnectReport::new(clients.into(), &connects, seconds, connecting.server),
         broken: connects.broken.clone(),
@@ -197,6 +223,7 @@ fn plan(args: &PubsubArgs, setup: &Setup) -> TrafficPlan {
         qos: args.qos,
         retain: args.retain,
         message_expiry_seconds: args.message_expiry,
+        named: args.verify_database.is_some(),
         size_bytes: args.size as usize,
         window: (args.rate == 0.0).then_some(args.window),
         pacing,
@@ -344,6 +371,13 @@ impl Rows for PubsubOutcome {
             (if *qos == 2 { "PUBCOMP, since due" } else { "PUBACK, since due" }, self.acknowledged),
             ("delivery, since due", self.delivery),
         ])?;
+        if let Some(stored) = self.stored {
+            let StoredReport { acknowledged, stored, missing, unacknowledged } = stored;
+            table.row(
+                "in the database",
+                &format!("{stored} of {acknowledged} acknowledged, {missing} missing; {unacknowledged} unacknowledged"),
+            )?;
+        }
         if let Some(server) = self.server {
             let delivery = server.cpu_per_delivery_us.map_or_else(|| "–".into(), |us| format!("{us:.2} µs"));
             table.row(

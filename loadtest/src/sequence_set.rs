@@ -67,6 +67,11 @@ impl SequenceSet {
         if in_order { Seen::InOrder } else { Seen::Late }
     }
 
+    pub(crate) fn contains(&self, sequence: u32) -> bool {
+        let at = self.ranges.partition_point(|range| range.last < sequence);
+        self.ranges.get(at).is_some_and(|range| range.first <= sequence)
+    }
+
     /// How many were inserted, each counted once.
     pub(crate) fn len(&self) -> u64 {
         self.len

@@ -124,6 +124,7 @@ fn traffic(args: &SoakArgs) -> PubsubArgs {
         share: None,
         all_topics: false,
         message_expiry: None,
+        verify_database: None,
         retain: false,
         common: args.common.clone(),
     }

@@ -61,6 +61,7 @@ impl Steady {
             qos,
             retain: false,
             message_expiry_seconds: None,
+            named: false,
             size_bytes: STEADY_SIZE_BYTES,
             window: None,
             pacing: Pacing::Open(Plan { schedule: Schedule::new(rate), publishers: pairs, total: u64::MAX }),

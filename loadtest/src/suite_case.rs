@@ -49,8 +49,8 @@ const SIZE_BYTES: u32 = 16;
 /// A case as it is run.
 #[derive(Clone, Debug)]
 pub(crate) enum CaseRun {
-    Hold(HoldArgs),
-    Pubsub(PubsubArgs),
+    Hold(Box<HoldArgs>),
+    Pubsub(Box<PubsubArgs>),
 }
 
 impl SuiteCase {
@@ -63,22 +63,26 @@ impl SuiteCase {
     pub(crate) fn run(self, scale: f64, seconds: u64, common: &CommonArgs) -> CaseRun {
         let scaled = |full: u32| scaled(full, scale);
         match self.kind {
-            Kind::Connect { clients, per_second } => CaseRun::Hold(HoldArgs {
+            Kind::Connect { clients, per_second } => CaseRun::Hold(Box::new(HoldArgs {
                 n: scaled(clients),
                 hold: seconds,
                 subscribe: None,
                 qos: QoS::AtLeastOnce,
                 common: CommonArgs { connect_rate: per_second, ..common.clone() },
-            }),
+            })),
             Kind::FanOut { publishers, subscribers, messages_per_second } => {
                 let mut run = self.pubsub(publishers, publishers, scaled(subscribers), seconds, common);
                 run.all_topics = true;
                 run.rate = messages_per_second;
-                CaseRun::Pubsub(run)
+                CaseRun::Pubsub(Box::new(run))
             }
-            Kind::PointToPoint { pairs } => {
-                CaseRun::Pubsub(self.pubsub(scaled(pairs), scaled(pairs), scaled(pairs), seconds, common))
-            }
+            Kind::PointToPoint { pairs } => CaseRun::Pubsub(Box::new(self.pubsub(
+                scaled(pairs),
+                scaled(pairs),
+                scaled(pairs),
+                seconds,
+                common,
+            ))),
             Kind::Shared { publishers, subscribers } => {
                 // A share of one is none.
                 let subscribers = scaled(subscribers).max(2);
@@ -86,7 +90,7 @@ impl SuiteCase {
                     self.pubsub(scaled(publishers), scaled(publishers), subscribers, seconds, common);
                 run.all_topics = true;
                 run.share = Some("benchmark".into());
-                CaseRun::Pubsub(run)
+                CaseRun::Pubsub(Box::new(run))
             }
         }
     }
@@ -108,6 +112,7 @@ impl SuiteCase {
             share: None,
             all_topics: false,
             message_expiry: None,
+            verify_database: None,
             retain: false,
             common: common.clone(),
         }

@@ -29,6 +29,8 @@ pub(crate) struct TrafficPlan {
     pub(crate) retain: bool,
     /// Of MQTT 5.
     pub(crate) message_expiry_seconds: Option<u32>,
+    /// Each message bears a name of its own, to be looked up in Sotto's database.
+    pub(crate) named: bool,
     pub(crate) size_bytes: usize,
     /// Messages a publisher may have outstanding; `None`: as many as the broker receives.
     pub(crate) window: Option<u16>,
