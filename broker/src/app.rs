@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use aws_lc_rs::hmac;
+use ipnet::IpNet;
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sotto_keyring::{Keyring, KeyringLimits, LocalKms};
@@ -17,17 +18,17 @@ use sotto_storage::Store;
 use sotto_storage::restoration::{Restoration, Restored};
 use sotto_wakeup::UnifiedPush;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::admission::{AdmissionLimits, HANDSHAKES_PER_WORKER_MAX};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirLock, write_private};
 use crate::database_wait::once_there;
 use crate::demo;
-use crate::listener::{Admission, Below, HANDSHAKES_PER_WORKER_MAX, Listener};
+use crate::listener::{Below, Listener};
 use crate::node::{Node, Parts};
 use crate::open_files::OpenFiles;
 use crate::operations::Operations;
@@ -166,6 +167,7 @@ impl App {
             guard: pusher.guard().clone(),
             pusher: Arc::new(pusher),
             limits: config.limits,
+            admission: admission_limits(&config, workers),
             retention: config.retention,
             configured_rules: config.acl.as_slice().into(),
             nobody_key: nobody_key(&token),
@@ -202,11 +204,11 @@ impl App {
         if let Backend::Sqlite(store) = &backend {
             node.tasks.spawn(make_checkpoints(store.clone(), node.stop.clone()));
         }
-        let admission = admission(&config, workers);
+        let proxies: Arc<[IpNet]> = config.proxy_protocol_from.into();
         for listener in [mqtts, wss].into_iter().chain(plain) {
             let run = listener.run(
                 node.services.clone(),
-                admission.clone(),
+                proxies.clone(),
                 node.connections.clone(),
                 node.stopping.clone(),
             );
@@ -246,13 +248,14 @@ fn listen(address: SocketAddr, below: Below) -> Result<Listener> {
     Listener::bind(address, below).with_context(|| format!("listen on {address} ({label})"))
 }
 
-fn admission(config: &Config, workers: usize) -> Admission {
+fn admission_limits(config: &Config, workers: usize) -> AdmissionLimits {
     let fit = OpenFiles::read().connections_max();
-    let connections_max = config.connections_max.unwrap_or(fit).min(fit);
-    let handshakes_max = HANDSHAKES_PER_WORKER_MAX * workers;
-    Admission {
-        connections: Arc::new(Semaphore::new(connections_max)),
-        handshakes: Arc::new(Semaphore::new(handshakes_max)),
+    AdmissionLimits {
+        connections_max: config.connections_max.unwrap_or(fit).min(fit),
+        handshakes_max: HANDSHAKES_PER_WORKER_MAX * workers,
+        memory_bytes_max: config.memory_bytes_max,
+        addresses: config.addresses,
+        failed_logins: config.failed_logins,
     }
 }
 

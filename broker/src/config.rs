@@ -9,10 +9,19 @@ use sotto_model::limits::ACL_RULES_PER_TENANT_MAX;
 use sotto_model::{AclAction, AclEffect, AclFilter, AclRule, ClientLimits, LimitOutOfRange};
 use sotto_storage::retention::RetentionPolicy;
 
+use crate::admission::{AddressLimits, FailedLoginLimits};
+
 const MQTTS_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8883);
 const WSS_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8884);
 const PRIVATE_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 const DATA_DEFAULT: &str = "sotto-data";
+/// A hospital, or a part of a mobile network, behind one address.
+const CONNECTIONS_PER_ADDRESS_DEFAULT: u32 = 8192;
+const CONNECTS_PER_SECOND_DEFAULT: u32 = 200;
+/// All of them at once, after the network between was away.
+const CONNECTS_BURST_DEFAULT: u32 = 8192;
+const FAILED_LOGINS_DEFAULT: u32 = 100;
+const FAILED_LOGINS_WINDOW_SECONDS_DEFAULT: u32 = 300;
 /// A phone that is off for a holiday misses nothing, whatever is configured.
 const RETENTION_MINIMUM_DAYS_DEFAULT: u32 = 30;
 
@@ -47,6 +56,11 @@ struct File {
     demo: Option<bool>,
     database_url_file: Option<PathBuf>,
     connections_max: Option<usize>,
+    memory_bytes_max: Option<u64>,
+    #[serde(default)]
+    proxy_protocol_from: Vec<IpNet>,
+    #[serde(default)]
+    addresses: AddressesFile,
     #[serde(default)]
     tls: Tls,
     #[serde(default)]
@@ -124,6 +138,36 @@ impl RetentionFile {
             ));
         }
         Ok(policy)
+    }
+}
+
+/// Each in the place of the default.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddressesFile {
+    connections_max: Option<u32>,
+    connects_per_second: Option<u32>,
+    connects_burst: Option<u32>,
+    failed_logins_max: Option<u32>,
+    failed_logins_window_seconds: Option<u32>,
+}
+
+impl AddressesFile {
+    /// In the lab load comes from few addresses: it is not limited unless it is said.
+    fn limits(&self, lab: bool) -> AddressLimits {
+        let default = |limit| if lab { 0 } else { limit };
+        AddressLimits {
+            connections_max: self.connections_max.unwrap_or(default(CONNECTIONS_PER_ADDRESS_DEFAULT)),
+            connects_per_second: self.connects_per_second.unwrap_or(default(CONNECTS_PER_SECOND_DEFAULT)),
+            connects_burst: self.connects_burst.unwrap_or(CONNECTS_BURST_DEFAULT),
+        }
+    }
+
+    fn failed_logins(&self) -> FailedLoginLimits {
+        FailedLoginLimits {
+            failures_max: self.failed_logins_max.unwrap_or(FAILED_LOGINS_DEFAULT),
+            window_seconds: self.failed_logins_window_seconds.unwrap_or(FAILED_LOGINS_WINDOW_SECONDS_DEFAULT),
+        }
     }
 }
 
@@ -221,6 +265,12 @@ pub(crate) struct Config {
     pub(crate) database_url: Option<String>,
     /// Fewer than the process may have files open.
     pub(crate) connections_max: Option<usize>,
+    /// Resident memory over which nobody is let in.
+    pub(crate) memory_bytes_max: Option<u64>,
+    /// Load balancers that put a PROXY protocol header before each connection.
+    pub(crate) proxy_protocol_from: Vec<IpNet>,
+    pub(crate) addresses: AddressLimits,
+    pub(crate) failed_logins: FailedLoginLimits,
     pub(crate) tls: Tls,
     pub(crate) push: Push,
     pub(crate) limits: ClientLimits,
@@ -244,16 +294,21 @@ impl Config {
             Some(path) => Some(bytes("push.extra_ca_file", path)?),
             None => None,
         };
+        let lab = serve.lab || file.lab.unwrap_or(false);
         let config = Self {
             data: flags.data.clone().or(file.data).unwrap_or_else(|| DATA_DEFAULT.into()),
             mqtts: serve.mqtts.or(file.mqtts).unwrap_or(MQTTS_DEFAULT),
             wss: serve.wss.or(file.wss).unwrap_or(WSS_DEFAULT),
             private: flags.private.or(file.private).unwrap_or(PRIVATE_DEFAULT),
             plain: serve.plain.or(file.plain),
-            lab: serve.lab || file.lab.unwrap_or(false),
+            lab,
             demo: file.demo.unwrap_or(true),
             database_url,
             connections_max: file.connections_max,
+            memory_bytes_max: file.memory_bytes_max,
+            proxy_protocol_from: file.proxy_protocol_from,
+            addresses: file.addresses.limits(lab),
+            failed_logins: file.addresses.failed_logins(),
             tls: file.tls,
             push: Push { allow_networks: file.push.allow_networks, extra_ca },
             limits: file.limits.checked()?,
@@ -435,5 +490,19 @@ mod tests {
         assert_eq!(file.limits.checked(), Ok(ClientLimits::DEFAULT));
         assert!(!format!("{:?}", file.limits).contains("None"), "every limit is in the example");
         assert_eq!(file.acl.len(), 2);
+        assert!(!format!("{:?}", file.addresses).contains("None"), "every limit is in the example");
+        let unsaid = AddressesFile::default();
+        assert_eq!(file.addresses.limits(false), unsaid.limits(false));
+        assert_eq!(file.addresses.failed_logins(), unsaid.failed_logins());
+        assert_eq!(file.proxy_protocol_from.len(), 1);
+    }
+
+    #[test]
+    fn addresses_are_limited_but_in_the_lab() {
+        let load = |text: &str| load(text, &ServeFlags::default()).expect("valid").addresses;
+        let none = AddressLimits { connections_max: 0, connects_per_second: 0, connects_burst: 8192 };
+        assert_eq!(load("lab = true"), none);
+        assert_eq!(load("lab = true\n[addresses]\nconnections_max = 3\n").connections_max, 3);
+        assert_ne!(load(""), none);
     }
 }

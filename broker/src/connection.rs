@@ -1,7 +1,7 @@
 //! One client's connection: a future that owns everything it touches.
 //!
 //! ```text
-//! Arriving  TLS, then CONNECT, under a deadline
+//! Arriving  TLS, then CONNECT, each under its deadline
 //! Authenticating  AUTH to and fro, where CONNECT names a method
 //! Opening   authenticate, take over, open the session
 //! Live      the session machine between socket, log and mailbox
@@ -31,17 +31,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use sotto_model::ClientLimits;
 use sotto_model::limits::CONNECT_PACKET_BYTES_MAX;
+use sotto_model::{ClientLimits, Clock};
 use sotto_mqtt::codec::{connect_version, decode};
-use sotto_mqtt::handshake::{self, ConnectRequest};
+use sotto_mqtt::handshake::{self, ConnectRequest, Refusal};
 use sotto_mqtt::packet::{Packet, Version};
 use sotto_mqtt::reason::ReasonCode;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Sleep;
+use sotto_storage::audit::{AuditAction, AuditEvent};
 
+use crate::admission::{Arrival, Barred, Gone, Room, Stage};
 use crate::connection::authenticating::{Authenticating, Step};
 use crate::connection::ending::{Ending, Farewell};
 use crate::connection::live::{Live, Turn};
@@ -51,8 +50,10 @@ use crate::metrics;
 use crate::services::Services;
 use crate::transport::{Scratch, Transport, TransportError};
 
-/// From accept to CONNACK, authentication included.
-const ARRIVAL_MAX: Duration = Duration::from_secs(20);
+/// The User Property of a CONNACK that says how many seconds a client should stay away.
+const RETRY_AFTER: &str = "sotto-retry-after";
+const RETRY_AFTER_SECONDS_MIN: u32 = 5;
+const RETRY_AFTER_SPREAD_SECONDS: u32 = 10;
 /// Turns of one poll before other connections of the thread get theirs.
 const TURNS_PER_POLL_MAX: u32 = 16;
 
@@ -65,11 +66,11 @@ pub(crate) struct Connection {
     services: Arc<Services>,
     phase: Phase,
     /// One of the connections that the node may hold.
-    _room: OwnedSemaphorePermit,
+    room: Room,
 }
 
 enum Phase {
-    Arriving(Box<Arriving>),
+    Arriving(Box<Arrival>),
     Authenticating(Box<Greeting>),
     Opening(Box<Opening>),
     Live(Box<Live>),
@@ -77,28 +78,24 @@ enum Phase {
     Over,
 }
 
-struct Arriving {
-    deadline: Pin<Box<Sleep>>,
-    handshake: Handshake,
-}
-
-/// One of the handshakes that may be in flight.
-struct Handshake {
-    _permit: OwnedSemaphorePermit,
-}
-
 /// Between CONNECT and CONNACK, with enhanced authentication.
 struct Greeting {
-    deadline: Pin<Box<Sleep>>,
-    handshake: Handshake,
+    arrival: Box<Arrival>,
+    client: Told,
     authenticating: Authenticating,
 }
 
 struct Opening {
-    deadline: Pin<Box<Sleep>>,
-    version: Version,
+    arrival: Box<Arrival>,
+    client: Told,
     result: Pin<Box<dyn Future<Output = Result<Opened, Refused>> + Send>>,
-    _handshake: Handshake,
+}
+
+/// What must be known of a client to refuse it.
+#[derive(Clone, Copy)]
+struct Told {
+    version: Version,
+    packet_bytes_max: u32,
 }
 
 /// Buffers that the connections of a thread share, one poll at a time.
@@ -120,20 +117,19 @@ impl Connection {
     pub(crate) fn new(
         transport: Transport,
         listener: &'static str,
-        handshake: OwnedSemaphorePermit,
-        room: OwnedSemaphorePermit,
+        arrival: Arrival,
+        room: Room,
         services: Arc<Services>,
     ) -> Self {
         metrics::connection_opened(listener);
-        let deadline = Box::pin(tokio::time::sleep(ARRIVAL_MAX));
         Self {
             transport,
             input: Vec::new(),
             id: ConnectionId::next(),
             listener,
             services,
-            phase: Phase::Arriving(Box::new(Arriving { deadline, handshake: Handshake::begin(handshake) })),
-            _room: room,
+            phase: Phase::Arriving(Box::new(arrival)),
+            room,
         }
     }
 
@@ -169,42 +165,36 @@ impl Connection {
     }
 
     /// TLS and CONNECT. Returns `Pending` to wait, `Ready` to go on or, with the phase over, to end.
-    fn arrive(&mut self, mut arriving: Box<Arriving>, cx: &mut Context<'_>, shared: &mut Shared) -> Poll<()> {
-        if arriving.deadline.as_mut().poll(cx).is_ready() {
-            metrics::disconnect("arrival_timeout");
+    fn arrive(&mut self, mut arrival: Box<Arrival>, cx: &mut Context<'_>, shared: &mut Shared) -> Poll<()> {
+        if let Poll::Ready(gone) = arrival.poll_gone(cx) {
+            metrics::disconnect(gone.as_str());
             return Poll::Ready(());
         }
         if let Poll::Ready(Err(error)) = self.transport.poll_flush(cx) {
             return lost_before_connect(&error);
         }
-        if self.transport.is_established() && !self.input.is_empty() {
+        if self.transport.is_established() {
+            if arrival.stage() == Stage::Tls {
+                arrival.reach(Stage::Connect, self.services.clock.tenths());
+            }
             match first_packet(&self.input, &self.services.limits) {
                 First::Incomplete => {}
                 First::NotMqtt => {
                     metrics::disconnect("not_mqtt");
                     return self.part();
                 }
-                First::Refused(version, reason) => return self.refuse(version, reason, cx, shared),
-                First::Connect(mut request, len) => {
+                First::Refused(client, reason) => {
+                    return self.refuse(client, Refused::because(reason), cx, shared);
+                }
+                First::Connect(request, len) => {
                     self.input.drain(..len);
-                    let Arriving { deadline, handshake } = *arriving;
-                    return match request.authentication.take() {
-                        None => self.begin_opening(*request, None, deadline, handshake),
-                        Some(authentication) => {
-                            shared.output.clear();
-                            let out = &mut shared.output;
-                            match Authenticating::begin(*request, &authentication, &self.services, out) {
-                                Ok(next) => self.send_auth(next, deadline, handshake, cx, shared),
-                                Err(reason) => self.refuse(Version::V5, reason, cx, shared),
-                            }
-                        }
-                    };
+                    return self.receive_connect(*request, arrival, cx, shared);
                 }
             }
         }
         match self.transport.poll_read(cx, &mut shared.scratch, &mut self.input) {
-            Poll::Pending => self.stay(Phase::Arriving(arriving), Poll::Pending),
-            Poll::Ready(Ok(())) => self.stay(Phase::Arriving(arriving), Poll::Ready(())),
+            Poll::Pending => self.stay(Phase::Arriving(arrival), Poll::Pending),
+            Poll::Ready(Ok(())) => self.stay(Phase::Arriving(arrival), Poll::Ready(())),
             Poll::Ready(Err(error @ TransportError::WebSocket(_))) => {
                 // It is told: by the answer to its request, or by a close code.
                 let _ = lost_before_connect(&error);
@@ -214,15 +204,67 @@ impl Connection {
         }
     }
 
-    /// What comes must be AUTH, or DISCONNECT. [MQTT-3.1.2-30]
-    fn authenticate(
+    /// Whoever may not come in is told so before it costs more.
+    fn receive_connect(
         &mut self,
-        mut greeting: Box<Greeting>,
+        mut request: ConnectRequest,
+        mut arrival: Box<Arrival>,
         cx: &mut Context<'_>,
         shared: &mut Shared,
     ) -> Poll<()> {
-        if greeting.deadline.as_mut().poll(cx).is_ready() {
-            metrics::disconnect("arrival_timeout");
+        let client = Told::of(&request);
+        if let Some(reason) = self.room.turns_away() {
+            return self.refuse(client, Refused::because(reason), cx, shared);
+        }
+        let now_tenths = self.services.clock.tenths();
+        if let Some(barred) = self.room.is_barred(now_tenths) {
+            return self.refuse_barred(client, barred, cx, shared);
+        }
+        let Some(authentication) = request.authentication.take() else {
+            arrival.reach(Stage::Opening, now_tenths);
+            return self.begin_opening(request, None, arrival);
+        };
+        arrival.reach(Stage::Exchange, now_tenths);
+        shared.output.clear();
+        let begun = Authenticating::begin(request, &authentication, &self.services, &mut shared.output);
+        match begun {
+            Ok(next) => self.send_auth(next, client, arrival, cx, shared),
+            Err(reason) => self.refuse(client, Refused::because(reason), cx, shared),
+        }
+    }
+
+    /// Of a window of failures one audit row says so.
+    fn refuse_barred(
+        &mut self,
+        client: Told,
+        barred: Barred,
+        cx: &mut Context<'_>,
+        shared: &mut Shared,
+    ) -> Poll<()> {
+        if barred.first {
+            self.services.audit.record(AuditEvent {
+                at: self.services.clock.unix_now(),
+                tenant: None,
+                actor: None,
+                action: AuditAction::AddressBarred,
+                resource: None,
+                allowed: false,
+            });
+        }
+        let refused =
+            Refused { reason: ReasonCode::QuotaExceeded, retry_after_seconds: Some(barred.seconds) };
+        self.refuse(client, refused, cx, shared)
+    }
+
+    /// What comes must be AUTH, or DISCONNECT. [MQTT-3.1.2-30]
+    fn authenticate(
+        &mut self,
+        greeting: Box<Greeting>,
+        cx: &mut Context<'_>,
+        shared: &mut Shared,
+    ) -> Poll<()> {
+        if let Poll::Ready(gone) = greeting.arrival.poll_gone(cx) {
+            metrics::disconnect(gone.as_str());
             return Poll::Ready(());
         }
         if let Poll::Ready(Err(error)) = self.transport.poll_flush(cx) {
@@ -232,16 +274,17 @@ impl Connection {
         match decode(&input, Version::V5, CONNECT_PACKET_BYTES_MAX) {
             Ok(None) => self.input = input,
             Ok(Some((Packet::Auth(auth), len))) => {
-                let Greeting { deadline, handshake, authenticating } = *greeting;
+                let Greeting { mut arrival, client, authenticating } = *greeting;
                 shared.output.clear();
                 let step = authenticating.receive(&auth, &self.services, &mut shared.output);
                 self.input.extend_from_slice(&input[len..]);
                 return match step {
-                    Ok(Step::On(next)) => self.send_auth(next, deadline, handshake, cx, shared),
+                    Ok(Step::On(next)) => self.send_auth(next, client, arrival, cx, shared),
                     Ok(Step::Shown(request, shown)) => {
-                        self.begin_opening(request, Some(Box::new(shown)), deadline, handshake)
+                        arrival.reach(Stage::Opening, self.services.clock.tenths());
+                        self.begin_opening(request, Some(Box::new(shown)), arrival)
                     }
-                    Err(reason) => self.refuse(Version::V5, reason, cx, shared),
+                    Err(reason) => self.refuse(client, Refused::because(reason), cx, shared),
                 };
             }
             Ok(Some((Packet::Disconnect(_), _))) => {
@@ -249,8 +292,12 @@ impl Connection {
                 let ending = Ending::without_session(&mut self.transport);
                 return self.stay(Phase::Ending(Box::new(ending)), Poll::Ready(()));
             }
-            Ok(Some(_)) => return self.refuse(Version::V5, ReasonCode::ProtocolError, cx, shared),
-            Err(error) => return self.refuse(Version::V5, error.reason, cx, shared),
+            Ok(Some(_)) => {
+                return self.refuse(greeting.client, Refused::because(ReasonCode::ProtocolError), cx, shared);
+            }
+            Err(error) => {
+                return self.refuse(greeting.client, Refused::because(error.reason), cx, shared);
+            }
         }
         match self.transport.poll_read(cx, &mut shared.scratch, &mut self.input) {
             Poll::Pending => self.stay(Phase::Authenticating(greeting), Poll::Pending),
@@ -263,14 +310,14 @@ impl Connection {
     fn send_auth(
         &mut self,
         authenticating: Authenticating,
-        deadline: Pin<Box<Sleep>>,
-        handshake: Handshake,
+        client: Told,
+        arrival: Box<Arrival>,
         cx: &mut Context<'_>,
         shared: &mut Shared,
     ) -> Poll<()> {
         match self.transport.write(cx, &mut shared.scratch, &shared.output) {
             Ok(()) => {
-                let greeting = Greeting { deadline, handshake, authenticating };
+                let greeting = Greeting { arrival, client, authenticating };
                 self.stay(Phase::Authenticating(Box::new(greeting)), Poll::Ready(()))
             }
             Err(error) => lost_before_connect(&error),
@@ -281,12 +328,11 @@ impl Connection {
         &mut self,
         request: ConnectRequest,
         shown: Option<Box<Shown>>,
-        deadline: Pin<Box<Sleep>>,
-        handshake: Handshake,
+        arrival: Box<Arrival>,
     ) -> Poll<()> {
-        let version = request.negotiated.version;
+        let client = Told::of(&request);
         let result = Box::pin(open(self.services.clone(), self.id, request, shown));
-        let opening = Opening { deadline, version, result, _handshake: handshake };
+        let opening = Opening { arrival, client, result };
         self.stay(Phase::Opening(Box::new(opening)), Poll::Ready(()))
     }
 
@@ -312,25 +358,44 @@ impl Connection {
                 };
                 self.stay(phase, Poll::Ready(()))
             }
-            Poll::Ready(Err(Refused(reason))) => self.refuse(opening.version, reason, cx, shared),
-            Poll::Pending if opening.deadline.as_mut().poll(cx).is_ready() => {
-                self.refuse(opening.version, ReasonCode::ServerBusy, cx, shared)
-            }
-            Poll::Pending => self.stay(Phase::Opening(opening), Poll::Pending),
+            Poll::Ready(Err(refused)) => self.refuse(opening.client, refused, cx, shared),
+            Poll::Pending => match opening.arrival.poll_gone(cx) {
+                Poll::Pending => self.stay(Phase::Opening(opening), Poll::Pending),
+                Poll::Ready(Gone::TimedOut) => {
+                    self.refuse(opening.client, Refused::because(ReasonCode::ServerBusy), cx, shared)
+                }
+                Poll::Ready(gone @ (Gone::GaveWay | Gone::Stopping)) => {
+                    metrics::disconnect(gone.as_str());
+                    Poll::Ready(())
+                }
+            },
         }
     }
 
     /// CONNACK with a failure, then close. [MQTT-3.1.4-2]
     fn refuse(
         &mut self,
-        version: Version,
-        reason: ReasonCode,
+        client: Told,
+        refused: Refused,
         cx: &mut Context<'_>,
         shared: &mut Shared,
     ) -> Poll<()> {
+        let Refused { reason, retry_after_seconds } = refused;
         metrics::connect(reason);
+        if reason == ReasonCode::BadUserNameOrPassword {
+            self.room.note_failed_login(self.services.clock.tenths());
+        }
+        let retry_after =
+            retry_after_seconds.or_else(|| retry_after_seconds_for(reason, &*self.services.clock));
+        let retry_after = retry_after.map(|seconds| seconds.to_string());
+        let to = self.room.sent_to();
+        let refusal = Refusal {
+            reason,
+            server_reference: to.as_deref().filter(|_| reason == ReasonCode::UseAnotherServer),
+            told: retry_after.as_deref().map(|seconds| (RETRY_AFTER, seconds)),
+        };
         shared.output.clear();
-        handshake::refused(version, reason, &mut shared.output);
+        handshake::refused(client.version, refusal, client.packet_bytes_max, &mut shared.output);
         match self.transport.write(cx, &mut shared.scratch, &shared.output) {
             Ok(()) => self.part(),
             Err(error) => lost_before_connect(&error),
@@ -364,17 +429,20 @@ impl Future for Connection {
     }
 }
 
-impl Handshake {
-    fn begin(permit: OwnedSemaphorePermit) -> Self {
-        metrics::handshake_begun();
-        Self { _permit: permit }
+impl Told {
+    fn of(request: &ConnectRequest) -> Self {
+        let negotiated = &request.negotiated;
+        Self { version: negotiated.version, packet_bytes_max: negotiated.packet_bytes_max }
     }
 }
 
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        metrics::handshake_over();
+/// Spread, so that those who are refused together do not come back together.
+fn retry_after_seconds_for(reason: ReasonCode, clock: &dyn Clock) -> Option<u32> {
+    if !matches!(reason, ReasonCode::ServerBusy | ReasonCode::ServerUnavailable) {
+        return None;
     }
+    let spread = clock.draw() % u64::from(RETRY_AFTER_SPREAD_SECONDS);
+    Some(RETRY_AFTER_SECONDS_MIN + u32::try_from(spread).expect("below the spread"))
 }
 
 impl Drop for Connection {
@@ -397,7 +465,7 @@ enum First {
     Incomplete,
     /// Nothing that can be answered. [MQTT-3.1.0-1]
     NotMqtt,
-    Refused(Version, ReasonCode),
+    Refused(Told, ReasonCode),
     /// And how long the packet was.
     Connect(Box<ConnectRequest>, usize),
 }
@@ -407,7 +475,9 @@ fn first_packet(input: &[u8], limits: &ClientLimits) -> First {
         Ok(None) => First::Incomplete,
         Ok(Some((Packet::Connect(connect), len))) => match ConnectRequest::accept(&connect, limits) {
             Ok(request) => First::Connect(Box::new(request), len),
-            Err(reason) => First::Refused(connect.version, reason),
+            Err(reason) => {
+                First::Refused(Told { version: connect.version, packet_bytes_max: u32::MAX }, reason)
+            }
         },
         Ok(Some(_)) => First::NotMqtt,
         Err(error) => match connect_version(input) {
@@ -415,7 +485,7 @@ fn first_packet(input: &[u8], limits: &ClientLimits) -> First {
             // [MQTT-3.1.4-1]
             Some(Version::V3) if error.reason != ReasonCode::UnsupportedProtocolVersion => First::NotMqtt,
             Some(Version::V5) if error.reason == ReasonCode::MalformedPacket => First::NotMqtt,
-            Some(version) => First::Refused(version, error.reason),
+            Some(version) => First::Refused(Told { version, packet_bytes_max: u32::MAX }, error.reason),
             None => First::NotMqtt,
         },
     }

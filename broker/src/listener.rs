@@ -1,32 +1,35 @@
-//! Accepting connections: at most so many at all, and so many that have not come to their CONNACK.
+//! Accepting connections, and what comes before the first byte of MQTT or TLS.
 //!
-//! What is over either bound stays in the kernel's backlog; nobody who is in is made to pay for it.
+//! Who has nothing to say costs a file and a small task: TLS begins with the first byte, in a slot.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+use metrics::counter;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::{Arrival, Room};
 use crate::connection::Connection;
+use crate::proxy_protocol::{FIXED_BYTES, Fixed, ProxyFault};
 use crate::services::Services;
-use crate::socket;
 use crate::tls::{RecordLayer, TlsFailure};
 use crate::transport::Transport;
 use crate::websocket::WebSocket;
+use crate::{metrics as own_metrics, socket};
 
-/// Handshakes in flight, a worker thread.
-pub(crate) const HANDSHAKES_PER_WORKER_MAX: usize = 256;
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 8192;
 /// After a failed accept (out of files, mostly).
 const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
+/// Of failures in a row, every so manieth is logged: once in ten seconds.
+const ACCEPT_FAILURES_PER_LINE: u32 = 100;
 /// A peer that does not answer the kernel for this long is gone: half-open sockets of mobile networks.
 const UNANSWERED_MAX: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_AFTER: Duration = Duration::from_mins(10);
@@ -37,6 +40,7 @@ pub(crate) struct Listener {
 }
 
 /// What MQTT is spoken on.
+#[derive(Clone)]
 pub(crate) enum Below {
     Tls(Arc<ServerConfig>),
     /// A WebSocket on TLS.
@@ -44,13 +48,13 @@ pub(crate) enum Below {
     Tcp,
 }
 
-/// What all listeners of the node share.
-#[derive(Clone)]
-pub(crate) struct Admission {
-    /// One permit a connection.
-    pub(crate) connections: Arc<Semaphore>,
-    /// One permit a connection until its CONNACK.
-    pub(crate) handshakes: Arc<Semaphore>,
+/// What every connection of a listener begins with.
+struct Door {
+    below: Below,
+    /// Networks of load balancers, which say in a header whom they speak for.
+    proxies: Arc<[IpNet]>,
+    services: Arc<Services>,
+    connections: TaskTracker,
 }
 
 impl Listener {
@@ -71,40 +75,102 @@ impl Listener {
     pub(crate) async fn run(
         self,
         services: Arc<Services>,
-        admission: Admission,
+        proxies: Arc<[IpNet]>,
         connections: TaskTracker,
         stop: CancellationToken,
     ) {
+        let Self { socket: listening, below } = self;
+        let door = Arc::new(Door { below, proxies, services, connections });
+        let mut failures = 0_u32;
         loop {
             let accepted = tokio::select! {
-                accepted = self.accept(&admission) => accepted,
+                biased;
                 () = stop.cancelled() => return,
+                accepted = listening.accept() => accepted,
             };
-            let (socket, room, handshake) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(event = "accept_failed", kind = %error.kind(), "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_RETRY_AFTER).await;
-                    continue;
+            match accepted {
+                Ok((socket, peer)) => {
+                    failures = 0;
+                    door.open(socket, peer.ip());
                 }
-            };
-            let Ok(transport) = self.below.transport(socket) else { continue };
-            let label = self.below.label();
-            let connection = Connection::new(transport, label, handshake, room, services.clone());
-            connections.spawn(connection);
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    counter!("sotto_accept_failures_total").increment(1);
+                    if failures.is_multiple_of(ACCEPT_FAILURES_PER_LINE) {
+                        tracing::warn!(event = "accept_failed", kind = %error.kind(), "connections cannot be accepted");
+                    }
+                    failures = failures.saturating_add(1);
+                    tokio::time::sleep(ACCEPT_RETRY_AFTER).await;
+                }
+            }
         }
     }
+}
 
-    async fn accept(
-        &self,
-        admission: &Admission,
-    ) -> io::Result<(TcpStream, OwnedSemaphorePermit, OwnedSemaphorePermit)> {
-        let closed = "the semaphores are never closed";
-        let room = admission.connections.clone().acquire_owned().await.expect(closed);
-        let handshake = admission.handshakes.clone().acquire_owned().await.expect(closed);
-        let (socket, _) = self.socket.accept().await?;
-        prepare(&socket)?;
-        Ok((socket, room, handshake))
+impl Door {
+    /// Lets a connection in, or closes it before it has cost anything.
+    fn open(self: &Arc<Self>, socket: TcpStream, peer: IpAddr) {
+        let now_tenths = self.services.clock.tenths();
+        let proxied = self.is_proxy(peer);
+        let address = (!proxied).then_some(peer);
+        let room = match self.services.admission.admit(address, now_tenths) {
+            Ok(room) => room,
+            Err(cause) => return own_metrics::connection_closed_unread(cause.as_str()),
+        };
+        let Some(arrival) = self.services.admission.arrive(&room, now_tenths) else { return };
+        if prepare(&socket).is_err() {
+            // It is gone already.
+            return;
+        }
+        self.connections.spawn(self.clone().receive(socket, room, arrival, proxied));
+    }
+
+    /// Waits for the first byte, and for a slot; a connection comes of it.
+    async fn receive(
+        self: Arc<Self>,
+        socket: TcpStream,
+        mut room: Room,
+        mut arrival: Arrival,
+        proxied: bool,
+    ) {
+        let clock = &self.services.clock;
+        let began = async {
+            if proxied
+                && let Some(source) = read_header(&socket).await?
+                && let Err(cause) = room.is_from(source, clock.tenths())
+            {
+                own_metrics::connection_closed_unread(cause.as_str());
+                return Ok(false);
+            }
+            socket.readable().await?;
+            Ok(true)
+        };
+        let began: Result<bool, HeaderError> = tokio::select! {
+            biased;
+            gone = arrival.gone() => return own_metrics::disconnect(gone.as_str()),
+            began = began => began,
+        };
+        match began {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(HeaderError::Fault(fault)) => {
+                tracing::warn!(event = "proxy_header_refused", error = %fault, "a load balancer's connection was closed");
+                return own_metrics::disconnect("proxy_header");
+            }
+            Err(HeaderError::Io(_)) => return own_metrics::disconnect("lost_before_connect"),
+        }
+        if let Err(gone) = arrival.take_slot(clock).await {
+            return own_metrics::disconnect(gone.as_str());
+        }
+        let Ok(transport) = self.below.transport(socket) else { return };
+        let label = self.below.label();
+        let connection = Connection::new(transport, label, arrival, room, self.services.clone());
+        // A task of its own, of a connection's size alone.
+        self.connections.spawn(connection);
+    }
+
+    fn is_proxy(&self, peer: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(&peer.to_canonical()))
     }
 }
 
@@ -128,6 +194,43 @@ impl Below {
             Self::Tcp => Transport::new(socket, None, None),
         })
     }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum HeaderError {
+    #[error(transparent)]
+    Fault(#[from] ProxyFault),
+    #[error("socket: {}", .0.kind())]
+    Io(#[from] io::Error),
+}
+
+/// Reads the PROXY protocol header and not a byte more.
+async fn read_header(socket: &TcpStream) -> Result<Option<IpAddr>, HeaderError> {
+    let mut fixed = [0; FIXED_BYTES];
+    read_exact(socket, &mut fixed).await?;
+    let fixed = Fixed::parse(&fixed)?;
+    let mut following = vec![0; fixed.following_bytes];
+    read_exact(socket, &mut following).await?;
+    Ok(fixed.source(&following)?)
+}
+
+async fn read_exact(socket: &TcpStream, mut buffer: &mut [u8]) -> io::Result<()> {
+    while !buffer.is_empty() {
+        socket.readable().await?;
+        match socket.try_read(buffer) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => buffer = &mut buffer[read..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The peer went before it was accepted; the next one may be fine.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 fn prepare(socket: &TcpStream) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! `sotto`: an MQTT broker for mobile messaging in healthcare.
 
+mod admission;
 mod app;
 mod audit;
 mod certificates;
@@ -18,12 +19,15 @@ mod directory;
 mod listener;
 mod log_starts;
 mod logging;
+mod memory_use;
 mod metrics;
 mod node;
 mod open_files;
 mod operation;
 mod operations;
+mod password_queue;
 mod private;
+mod proxy_protocol;
 mod publishing;
 mod reading;
 mod record;

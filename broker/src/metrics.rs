@@ -77,12 +77,9 @@ pub(crate) fn connection_closed(listener: &'static str) {
     gauge!("sotto_connections", "listener" => listener).decrement(1);
 }
 
-pub(crate) fn handshake_begun() {
-    gauge!("sotto_handshakes_in_flight").increment(1);
-}
-
-pub(crate) fn handshake_over() {
-    gauge!("sotto_handshakes_in_flight").decrement(1);
+/// Closed before a byte of it was read.
+pub(crate) fn connection_closed_unread(cause: &'static str) {
+    counter!("sotto_connections_closed_unread_total", "cause" => cause).increment(1);
 }
 
 pub(crate) fn connect(outcome: ReasonCode) {
@@ -123,9 +120,17 @@ fn describe() {
     );
     describe_counter!("sotto_history_missed_sessions_total", "Times that a session had missed any.");
     describe_gauge!("sotto_connections", "Open connections, handshakes included.");
+    describe_gauge!("sotto_connections_max", "Connections that the node may hold.");
+    describe_gauge!("sotto_memory_bytes", Unit::Bytes, "Memory that the process uses.");
+    describe_gauge!("sotto_arrivals", "Accepted and not answered a CONNACK.");
+    describe_counter!(
+        "sotto_connections_closed_unread_total",
+        "Connections closed as soon as they were accepted, by the limit that they met."
+    );
+    describe_counter!("sotto_accept_failures_total", "Times that connections could not be accepted.");
     describe_counter!("sotto_connects_total", "CONNECT packets answered, by the CONNACK's reason code.");
     describe_counter!("sotto_disconnects_total", "Connections ended, by reason.");
-    describe_gauge!("sotto_handshakes_in_flight", "Connections that have not been answered a CONNACK.");
+    describe_gauge!("sotto_handshakes_in_flight", "Handshakes in a slot.");
     describe_counter!("sotto_messages_in_total", "PUBLISH packets received, by QoS.");
     describe_counter!("sotto_messages_out_total", "PUBLISH packets sent, by QoS.");
     describe_counter!(

@@ -15,11 +15,12 @@ use sotto_storage::retention::RetentionPolicy;
 use sotto_storage::session_writer::SessionWriter;
 use sotto_storage::tail::Tail;
 use sotto_wakeup::{AddressGuard, Pusher, WakeupService};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
+use crate::admission::{Admission, AdmissionLimits, Leaving};
 use crate::audit::Audit;
 use crate::clock::SystemClock;
 use crate::commits::Commits;
@@ -29,6 +30,7 @@ use crate::devices::Devices;
 use crate::directory::LiveDirectory;
 use crate::log_starts::LogStarts;
 use crate::operations::Operations;
+use crate::password_queue::PasswordQueue;
 use crate::registry::Registry;
 use crate::retention::retain;
 use crate::router::Router;
@@ -59,6 +61,7 @@ pub(crate) struct Parts {
     /// Where push endpoints may lead.
     pub(crate) guard: AddressGuard,
     pub(crate) limits: ClientLimits,
+    pub(crate) admission: AdmissionLimits,
     pub(crate) retention: RetentionPolicy,
     pub(crate) configured_rules: Arc<[ConfiguredRule]>,
     /// See [`Authenticator::new`].
@@ -155,7 +158,8 @@ impl Node {
             registry,
             devices: directory.devices.clone(),
             audit: Audit::start(store.clone(), &tasks, stop.clone()),
-            password_checks: Arc::new(Semaphore::new(parts.password_checks)),
+            admission: Arc::new(Admission::new(parts.admission)),
+            passwords: PasswordQueue::new(parts.password_checks),
             anonymous_tenant,
             store,
         });
@@ -179,6 +183,7 @@ impl Node {
     /// Stops accepting, sends everybody away with DISCONNECT, commits what was submitted.
     pub(crate) async fn shut_down(&self) {
         self.stopping.cancel();
+        self.services.admission.stop(Leaving::default(), self.services.clock.tenths());
         self.services.registry.for_each(|entry| entry.command(Command::ShutDown));
         self.connections.close();
         let drained = tokio::time::timeout(DRAIN_MAX, self.connections.wait()).await;

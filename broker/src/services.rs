@@ -9,13 +9,15 @@ use sotto_storage::Store;
 use sotto_storage::committer::Committer;
 use sotto_storage::session_writer::SessionWriter;
 use sotto_storage::tail::Tail;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
+use crate::admission::Admission;
 use crate::audit::Audit;
 use crate::clock::SystemClock;
 use crate::commits::Commits;
 use crate::devices::Devices;
 use crate::log_starts::LogStarts;
+use crate::password_queue::PasswordQueue;
 use crate::record::Record;
 use crate::registry::Registry;
 use crate::router::Router;
@@ -38,8 +40,8 @@ pub(crate) struct Services {
     pub(crate) registry: Arc<Registry>,
     pub(crate) devices: Arc<Devices>,
     pub(crate) audit: Audit,
-    /// Permits for argon2id: each holds 19 MiB while it runs.
-    pub(crate) password_checks: Arc<Semaphore>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) passwords: PasswordQueue,
     /// The tenant of clients without a user name, where there is one.
     pub(crate) anonymous_tenant: Option<TenantId>,
 }

@@ -9,6 +9,7 @@ use sotto_model::Clock;
 use sotto_model::limits::PUBLICATION_ID_WINDOW;
 use tokio_util::sync::CancellationToken;
 
+use crate::memory_use::resident_bytes;
 use crate::metrics::flush_hot;
 use crate::open_files::OpenFiles;
 use crate::services::Services;
@@ -35,12 +36,19 @@ pub(crate) async fn sweep(services: Arc<Services>, stop: CancellationToken) {
             _ = rounds.tick() => {}
         }
         time_out(&services);
+        services.admission.sweep(services.clock.tenths());
         if round % FULL_EVERY_ROUNDS == 0 {
             wake_unsaved(&services);
             flush_hot();
+            services.admission.report();
+            if let Some(bytes) = resident_bytes() {
+                services.admission.note_memory(bytes);
+                gauge!("sotto_memory_bytes").set(bytes_of(bytes));
+            }
             OpenFiles::read().report();
         }
         if round % EXPIRY_EVERY_ROUNDS == 0 {
+            services.admission.forget(services.clock.tenths());
             expire(&services).await;
         }
     }
@@ -88,6 +96,11 @@ async fn forget_publications(services: &Services) {
             return;
         }
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact below eight pebibytes")]
+fn bytes_of(number: u64) -> f64 {
+    number as f64
 }
 
 fn count(number: usize) -> f64 {

@@ -3,7 +3,7 @@
 use sotto_model::limits::TOPIC_ALIASES_SENT_MAX;
 use sotto_model::{ClientLimits, QoS};
 
-use crate::codec::properties::{Properties, Property, PropertyBuf};
+use crate::codec::properties::{Property, PropertyBuf};
 use crate::packet::{Auth, ConnAck, Connect, Packet, Version};
 use crate::reason::ReasonCode;
 
@@ -231,8 +231,36 @@ pub fn authenticate(method: &str, reason: ReasonCode, data: &[u8], out: &mut Vec
     Packet::Auth(Auth { reason, properties: properties.as_properties() }).encode(Version::V5, out);
 }
 
+/// What a CONNACK with a failure says; all but the reason to version 5 clients alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal<'a> {
+    pub reason: ReasonCode,
+    pub server_reference: Option<&'a str>,
+    /// A User Property, where it does not make the packet too large. [MQTT-3.2.2-20]
+    pub told: Option<(&'a str, &'a str)>,
+}
+
 /// CONNACK with a failure; Session Present is 0. [MQTT-3.2.2-4] [MQTT-3.2.2-6]
-pub fn refused(version: Version, reason: ReasonCode, out: &mut Vec<u8>) {
-    let connack = ConnAck { session_present: false, reason, properties: Properties::EMPTY };
+pub fn refused(version: Version, refusal: Refusal<'_>, packet_bytes_max: u32, out: &mut Vec<u8>) {
+    let start = out.len();
+    write_refused(version, refusal, out);
+    if out.len() - start > packet_bytes_max as usize {
+        out.truncate(start);
+        write_refused(version, Refusal { told: None, server_reference: None, ..refusal }, out);
+    }
+}
+
+fn write_refused(version: Version, refusal: Refusal<'_>, out: &mut Vec<u8>) {
+    let mut properties = PropertyBuf::new();
+    if version == Version::V5 {
+        if let Some(server) = refusal.server_reference {
+            properties.push(Property::ServerReference(server));
+        }
+        if let Some((name, value)) = refusal.told {
+            properties.push(Property::UserProperty(name, value));
+        }
+    }
+    let connack =
+        ConnAck { session_present: false, reason: refusal.reason, properties: properties.as_properties() };
     Packet::ConnAck(connack).encode(version, out);
 }

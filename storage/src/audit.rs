@@ -10,6 +10,8 @@ use crate::error::StoreError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AuditAction {
     ConnectRefused,
+    /// From an address too many clients failed to sign in.
+    AddressBarred,
     PublishDenied,
     SubscribeDenied,
     TenantCreated,
@@ -32,8 +34,9 @@ pub enum AuditAction {
 }
 
 impl AuditAction {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::ConnectRefused,
+        Self::AddressBarred,
         Self::PublishDenied,
         Self::SubscribeDenied,
         Self::TenantCreated,
@@ -58,6 +61,7 @@ impl AuditAction {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ConnectRefused => "connect.refused",
+            Self::AddressBarred => "connect.address_barred",
             Self::PublishDenied => "publish.denied",
             Self::SubscribeDenied => "subscribe.denied",
             Self::TenantCreated => "tenant.created",

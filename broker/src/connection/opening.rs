@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::connection_id::ConnectionId;
 use crate::log_starts::LogStart;
+use crate::password_queue::TooMany;
 use crate::record::Record;
 use crate::registry::ClaimError;
 use crate::services::Services;
@@ -96,8 +97,19 @@ pub(crate) struct ChosenClientId {
     pub(crate) is_assigned: bool,
 }
 
-/// The reason code for the CONNACK.
-pub(crate) struct Refused(pub(crate) ReasonCode);
+/// What the CONNACK says.
+#[derive(Clone, Copy)]
+pub(crate) struct Refused {
+    pub(crate) reason: ReasonCode,
+    /// Where it is known better than by the reason alone.
+    pub(crate) retry_after_seconds: Option<u32>,
+}
+
+impl Refused {
+    pub(crate) fn because(reason: ReasonCode) -> Self {
+        Self { reason, retry_after_seconds: None }
+    }
+}
 
 pub(crate) async fn open(
     services: Arc<Services>,
@@ -113,12 +125,12 @@ pub(crate) async fn open(
     let Shown { identity, client_id: ChosenClientId { client_id, is_assigned }, authentication_data } = shown;
     let principal = principal(&services, identity, &client_id).await?;
     if let Some(will) = &will {
-        services.permits_will(&principal, will).map_err(Refused)?;
+        services.permits_will(&principal, will).map_err(Refused::because)?;
     }
 
     let entry = services.registry.claim(&principal, connection).await.map_err(|error| match error {
-        ClaimError::Superseded | ClaimError::Busy => Refused(ReasonCode::ServerBusy),
-        ClaimError::Full => Refused(ReasonCode::QuotaExceeded),
+        ClaimError::Superseded | ClaimError::Busy => Refused::because(ReasonCode::ServerBusy),
+        ClaimError::Full => Refused::because(ReasonCode::QuotaExceeded),
     })?;
     let mut owned =
         Owned { entry, loans: Vec::new(), kept_will: None, connection, services: services.clone() };
@@ -131,7 +143,7 @@ pub(crate) async fn open(
     let mut unbegun = Unbegun { owned: &owned, close: None };
     let opened = if outlives || (known.is_some() && !negotiated.clean_start) {
         let kept = match &will {
-            Some(will) => Some(Box::new(services.keep_will(entry, will).await.map_err(Refused)?)),
+            Some(will) => Some(Box::new(services.keep_will(entry, will).await.map_err(Refused::because)?)),
             None => None,
         };
         kept_will = kept.as_ref().map(|kept| kept.sealed.message_id());
@@ -206,28 +218,48 @@ async fn authenticate(services: &Services, request: &ConnectRequest) -> Result<S
     let username = request.username.as_deref();
     let user_name = username.and_then(|name| name.split_once('@')).map(|(user, _)| user);
     let client_id = ChosenClientId::of(&request.client_id, user_name);
-    let outcome = match services.authenticator.check(
-        username,
-        request.password.as_deref(),
-        &client_id.client_id,
-        services.anonymous_tenant,
-        services.clock.now(),
-    ) {
+    let check = || {
+        services.authenticator.check(
+            username,
+            request.password.as_deref(),
+            &client_id.client_id,
+            services.anonymous_tenant,
+            services.clock.now(),
+        )
+    };
+    let mut checked = check();
+    let mut turn = None;
+    if matches!(checked, Check::Verify(_)) {
+        let entered = services.passwords.enter().await.map_err(busy)?;
+        if entered.waited {
+            // Meanwhile the same password may have been hashed for another device of the user.
+            checked = check();
+        }
+        turn = Some(entered);
+    }
+    let outcome = match checked {
         Check::Accepted(identity) => Ok(identity),
         Check::Refused(refusal) => Err(refusal),
         Check::Verify(check) => {
-            let permit = services.password_checks.clone().acquire_owned().await;
-            let permit = permit.expect("the semaphore is never closed");
+            let began = services.clock.now();
             let verified = tokio::task::spawn_blocking(move || {
                 let verified = check.run();
-                drop(permit);
+                drop(turn);
                 verified
             });
-            verified.await.map_err(|_| Refused(ReasonCode::UnspecifiedError))?
+            let verified = verified.await.map_err(|_| Refused::because(ReasonCode::UnspecifiedError))?;
+            services.passwords.note_cost(services.clock.now().saturating_duration_since(began));
+            verified
         }
     };
-    let identity = outcome.map_err(|refusal| Refused(services.refuse_authentication(refusal)))?;
+    let identity = outcome.map_err(|refusal| Refused::because(services.refuse_authentication(refusal)))?;
     Ok(Shown { identity, client_id, authentication_data: Vec::new() })
+}
+
+/// Those who come back are spread over as long a time as passwords are hashed for.
+fn busy(TooMany { wait }: TooMany) -> Refused {
+    let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+    Refused { reason: ReasonCode::ServerBusy, retry_after_seconds: Some(seconds) }
 }
 
 impl Services {
@@ -252,20 +284,21 @@ impl Services {
 
 async fn principal(services: &Services, identity: Identity, client_id: &str) -> Result<Principal, Refused> {
     let Identity { tenant, user, device_name, .. } = identity;
-    let topics = services.policy.topics(tenant).ok_or(Refused(ReasonCode::NotAuthorized))?;
+    let topics = services.policy.topics(tenant).ok_or(Refused::because(ReasonCode::NotAuthorized))?;
     // Groups of shared subscriptions are stored under these.
     if is_reserved(client_id) {
-        return Err(Refused(ReasonCode::ClientIdentifierNotValid));
+        return Err(Refused::because(ReasonCode::ClientIdentifierNotValid));
     }
-    let client_id = ClientId::parse(client_id).map_err(|_| Refused(ReasonCode::ClientIdentifierNotValid))?;
+    let client_id =
+        ClientId::parse(client_id).map_err(|_| Refused::because(ReasonCode::ClientIdentifierNotValid))?;
     let device = match device_name {
         None => None,
         Some(name) => {
             let now = services.clock.unix_now();
             let device = services.devices.ensure(tenant, user, name.as_str(), now).await;
             Some(device.map_err(|error| match error {
-                DirectoryError::Full(_) => Refused(ReasonCode::QuotaExceeded),
-                DirectoryError::Missing(_) => Refused(ReasonCode::NotAuthorized),
+                DirectoryError::Full(_) => Refused::because(ReasonCode::QuotaExceeded),
+                DirectoryError::Missing(_) => Refused::because(ReasonCode::NotAuthorized),
                 DirectoryError::Exists(_) | DirectoryError::Store(_) => unavailable(),
             })?)
         }
@@ -293,11 +326,11 @@ async fn open_stored(
     };
     match services.sessions.apply(SessionOp::Open(Box::new(open))).await {
         Ok(SessionReply::Opened(opened)) => Ok(*opened),
-        Ok(SessionReply::Done | SessionReply::Fenced) => Err(Refused(ReasonCode::UnspecifiedError)),
+        Ok(SessionReply::Done | SessionReply::Fenced) => Err(Refused::because(ReasonCode::UnspecifiedError)),
         Err(_) => Err(unavailable()),
     }
 }
 
 fn unavailable() -> Refused {
-    Refused(ReasonCode::ServerUnavailable)
+    Refused::because(ReasonCode::ServerUnavailable)
 }

@@ -19,6 +19,7 @@ use sotto_storage::retention::RetentionPolicy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::admission::{AddressLimits, FailedLoginLimits};
 use crate::app::App;
 use crate::clock::SystemClock;
 use crate::config::{Config, Push, Tls};
@@ -51,6 +52,10 @@ impl Broker {
             demo: false,
             database_url: None,
             connections_max: None,
+            memory_bytes_max: None,
+            proxy_protocol_from: Vec::new(),
+            addresses: AddressLimits { connections_max: 0, connects_per_second: 0, connects_burst: 0 },
+            failed_logins: FailedLoginLimits { failures_max: 0, window_seconds: 0 },
             tls: Tls::default(),
             push: Push { allow_networks: Vec::new(), extra_ca: None },
             limits,

@@ -20,12 +20,12 @@ use sotto_storage::message_log::{MessageLog, PageLimit, Selector};
 use sotto_storage::retention::RetentionPolicy;
 use sotto_wakeup::{AddressGuard, PushOutcome, Pusher, Wakeup};
 use tokio::io::DuplexStream;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::admission::{AddressLimits, AdmissionLimits, FailedLoginLimits};
 use crate::clock::SystemClock;
 use crate::connection::Connection;
 use crate::node::{Node, Parts};
@@ -76,7 +76,6 @@ pub(super) struct Life {
     clock: Arc<SystemClock>,
     /// Changed by the life's own course, read by clients.
     phase: Mutex<Phase>,
-    room: Arc<Semaphore>,
 }
 
 pub(super) fn simulate(seed: u64) -> Outcome {
@@ -253,6 +252,13 @@ impl Life {
             pusher: Arc::new(SimulatedPusher(Mutex::new(Chance::new(world.seed, Of::Push, number)))),
             guard: AddressGuard::new([]),
             limits: world.plan.limits,
+            admission: AdmissionLimits {
+                connections_max: ROOM,
+                handshakes_max: ROOM,
+                memory_bytes_max: None,
+                addresses: AddressLimits { connections_max: 0, connects_per_second: 0, connects_burst: 0 },
+                failed_logins: FailedLoginLimits { failures_max: 0, window_seconds: 0 },
+            },
             retention: RetentionPolicy::default(),
             configured_rules: Arc::new([]),
             nobody_key: Zeroizing::new(Vec::new()),
@@ -260,8 +266,7 @@ impl Life {
         };
         let node = Node::start(parts, async |_| Ok(Some(LAB))).await.expect("starts");
         let phase = Mutex::new(Phase::Busy);
-        let room = Arc::new(Semaphore::new(ROOM));
-        let life = Self { world: world.clone(), node, clock, phase, room };
+        let life = Self { world: world.clone(), node, clock, phase };
         life.note(format_args!("life {number} begins"));
         life.remember_password();
         if is_first {
@@ -591,12 +596,17 @@ impl Surroundings for Life {
             // Nobody accepts.
             return near;
         }
-        let permit = || self.room.clone().try_acquire_owned().expect("there are few clients");
         let transport = Transport::new(Socket::Simulated(far), None, None);
         let services = self.node.services.clone();
-        let connection = Connection::new(transport, "plain", permit(), permit(), services);
+        let now = services.clock.tenths();
+        let room = services.admission.admit(None, now).expect("there are few clients");
+        let mut arrival = services.admission.arrive(&room, now).expect("connections are accepted");
         let world = self.world.clone();
         self.node.connections.spawn(async move {
+            if arrival.take_slot(&services.clock).await.is_err() {
+                return;
+            }
+            let connection = Connection::new(transport, "plain", arrival, room, services);
             if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
                 world.oracle.violation("a connection panics".to_owned());
             }

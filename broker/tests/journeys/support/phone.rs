@@ -1,8 +1,11 @@
 //! A client that says exactly what it is told to, on the product's own codec.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use sotto_model::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use sotto_mqtt::codec::decode;
@@ -13,7 +16,7 @@ use sotto_mqtt::packet::{
 };
 use sotto_mqtt::reason::ReasonCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -95,6 +98,10 @@ pub(crate) struct Phone {
     pub(crate) present: bool,
     /// And at which offset history starts.
     pub(crate) history_from: Option<u64>,
+    /// How long a refusal asks it to stay away.
+    pub(crate) retry_after_seconds: Option<u64>,
+    /// Where a refusal or DISCONNECT sends it.
+    pub(crate) server_reference: Option<String>,
 }
 
 impl Login {
@@ -241,11 +248,24 @@ impl Phone {
     /// Has said nothing yet.
     pub(crate) async fn silent(house: &House, version: Version) -> Self {
         let tcp = soon("a connection", TcpStream::connect(house.mqtts())).await.expect("connect");
+        Self::over(house, version, tcp).await
+    }
+
+    /// From another of this machine's addresses.
+    pub(crate) async fn silent_from(house: &House, version: Version, source: Ipv4Addr) -> Self {
+        Self::over(house, version, dial_from(house, source).await).await
+    }
+
+    pub(crate) async fn over(house: &House, version: Version, tcp: TcpStream) -> Self {
+        Self::try_over(house.tls(), version, tcp).await.expect("speak TLS")
+    }
+
+    /// `None` where there is no TLS to be spoken.
+    pub(crate) async fn try_over(tls: Arc<ClientConfig>, version: Version, tcp: TcpStream) -> Option<Self> {
         tcp.set_nodelay(true).expect("set TCP_NODELAY");
         let name = ServerName::try_from("localhost").expect("a name");
-        let connected = TlsConnector::from(house.tls()).connect(name, tcp);
-        let stream = soon("a TLS handshake", connected).await.expect("speak TLS");
-        Self {
+        let stream = soon("a TLS handshake", TlsConnector::from(tls).connect(name, tcp)).await.ok()?;
+        Some(Self {
             stream,
             version,
             input: Vec::new(),
@@ -253,7 +273,9 @@ impl Phone {
             next_packet_id: PacketId::FIRST,
             present: false,
             history_from: None,
-        }
+            retry_after_seconds: None,
+            server_reference: None,
+        })
     }
 
     // ---- saying ----
@@ -515,6 +537,13 @@ impl Phone {
                     let mut told = connack.properties.user_properties();
                     let from = told.find(|(name, _)| *name == "sotto-history-from");
                     self.history_from = from.map(|(_, offset)| offset.parse().expect("a number"));
+                    let mut told = connack.properties.user_properties();
+                    let after = told.find(|(name, _)| *name == "sotto-retry-after");
+                    self.retry_after_seconds = after.map(|(_, seconds)| seconds.parse().expect("a number"));
+                    self.server_reference = connack.properties.server_reference().map(str::to_owned);
+                }
+                if let Packet::Disconnect(disconnect) = &packet {
+                    self.server_reference = disconnect.properties.server_reference().map(str::to_owned);
                 }
                 let heard = Heard::of(&packet);
                 self.input.drain(..len);
@@ -588,6 +617,13 @@ impl Heard {
 fn authentication(properties: Properties<'_>) -> (String, Vec<u8>) {
     let data = properties.authentication_data().unwrap_or_default().to_vec();
     (properties.authentication_method().unwrap_or_default().to_owned(), data)
+}
+
+/// A connection without a byte on it.
+pub(crate) async fn dial_from(house: &House, source: Ipv4Addr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((source, 0).into()).expect("an address of this machine");
+    soon("a connection", socket.connect(house.mqtts())).await.expect("connect")
 }
 
 /// An acknowledgement of any kind.
