@@ -12,6 +12,7 @@ use crate::payload::HEADER_BYTES;
 use crate::scenario_args::{ChurnArgs, InboxArgs, SoakArgs, StormArgs, SuiteArgs};
 use crate::server_metrics::ServerMetrics;
 use crate::source_address::SourceRange;
+use crate::spread_args::{AgentArgs, SpreadArgs};
 use crate::stored::DatabaseUrl;
 use crate::template::Template;
 use crate::transport_args::TransportArgs;
@@ -45,6 +46,8 @@ pub(crate) enum Scenario {
     Suite(SuiteArgs),
     /// A steady load for hours: does the broker still answer as in the first?
     Soak(SoakArgs),
+    /// Wait for work from load testers on other machines (their --agents)
+    Agent(AgentArgs),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -173,6 +176,8 @@ pub(crate) struct CommonArgs {
     /// process_cpu_seconds_total
     #[arg(long, value_name = "URL", conflicts_with = "server_pid")]
     pub(crate) server_metrics: Option<ServerMetrics>,
+    #[command(flatten)]
+    pub(crate) spread: SpreadArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[command(flatten)]

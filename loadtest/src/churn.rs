@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 
 use crate::churner::{ChurnPlan, ChurnTally, Churning};
-use crate::crew::{Crew, Finished, Watched};
+use crate::crew::{Crew, Watched};
 use crate::latencies::LatencySummary;
 use crate::limits::{CLIENTS_MAX, SETTLE, TIME_WAIT};
 use crate::objectives::{Limits, Measured};
@@ -16,6 +16,7 @@ use crate::report::{ConnectReport, Report, Rows, Table, Verdict, mebibytes, per_
 use crate::scenario_args::ChurnArgs;
 use crate::server_process::ServerSample;
 use crate::setup::Setup;
+use crate::threads::Finished;
 
 #[derive(Debug, Serialize)]
 struct ChurnOutcome {

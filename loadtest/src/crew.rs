@@ -1,114 +1,123 @@
-//! The threads of a run, and the one that watches them.
+//! Those who do the work of a run, in this process or in others, and the one that watches them.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use serde::de::DeserializeOwned;
 
-use crate::counters::{Counters, Totals};
-use crate::interval::{Interval, IntervalQueue};
-use crate::limits::WATCH_INTERVAL;
-use crate::own_usage::OwnUsage;
+use crate::agents::{Agents, AgentsError};
+use crate::counters::Totals;
+use crate::limits::{SPREAD_LEAD, WATCH_INTERVAL};
+use crate::part::Part;
 use crate::recorder::{Recorder, Source};
 use crate::roster::Phase;
-use crate::run_clock::Micros;
-use crate::schedule::Schedule;
+use crate::run_clock::{Micros, RunClock};
 use crate::setup::Setup;
-use crate::worker::{ConnectTally, Done, Role, Share, Worker};
+use crate::threads::{Finished, Threads, ThreadsError};
+use crate::worker::Role;
 
 pub(crate) struct Crew<T> {
-    threads: Vec<JoinHandle<io::Result<Done<T>>>>,
-    phases: watch::Sender<Phase>,
-    tallies: Arc<ThreadTallies>,
+    hands: Hands<T>,
     recorder: Arc<Recorder>,
     interrupted: Arc<AtomicBool>,
+    clock: RunClock,
     /// When the first connection is due.
     pub(crate) start: Micros,
 }
 
-/// What the threads count while they work.
-#[derive(Debug)]
-struct ThreadTallies {
-    counters: Arc<[Counters]>,
-    intervals: Vec<IntervalQueue>,
-}
-
-/// What the threads have counted.
-pub(crate) struct Finished<T> {
-    pub(crate) connects: ConnectTally,
-    /// Of clients that came back.
-    pub(crate) returns: ConnectTally,
-    /// Of each thread.
-    pub(crate) outcomes: Vec<T>,
-    pub(crate) totals: Totals,
+enum Hands<T> {
+    Threads(Threads<T>),
+    Agents(Arc<Agents>, fn(&Agents) -> Result<Finished<T>, AgentsError>),
 }
 
 /// Why watching ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Watched {
     Done,
-    /// By Ctrl-C, or because a thread has ended.
+    /// By Ctrl-C, or because a thread or a process has ended.
     Interrupted,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CrewError {
-    #[error("thread could not start: {0}")]
-    Start(io::Error),
-    #[error("thread panicked")]
-    Panicked,
+    #[error(transparent)]
+    Threads(#[from] ThreadsError),
+    #[error(transparent)]
+    Agents(#[from] AgentsError),
+    #[error("this scenario runs in one process: without --processes and --agents")]
+    OneProcess,
 }
 
 impl<T: Send + 'static> Crew<T> {
-    /// Starts connecting. `role` is called once on each thread.
+    /// Starts connecting, in this process. `role` is called once on each thread.
     pub(crate) fn start<R: Role<Outcome = T>>(
         setup: &Setup,
         clients: Range<u32>,
         role: impl Fn() -> R + Clone + Send + 'static,
     ) -> Result<Self, CrewError> {
-        let (phases, receiver) = watch::channel(Phase::Connecting);
-        let counters: Arc<[Counters]> = (0..setup.threads).map(|_| Counters::default()).collect();
-        let intervals: Vec<_> = (0..setup.threads).map(|_| IntervalQueue::default()).collect();
+        if setup.agents.is_some() {
+            return Err(CrewError::OneProcess);
+        }
         // A moment for the threads to start before the first connection is due.
         let start = setup.connector.clock.now().plus(WATCH_INTERVAL);
-        let mut threads = Vec::with_capacity(setup.threads);
-        for (index, intervals) in intervals.iter().enumerate() {
-            let intervals = intervals.clone();
-            let share = Share {
-                index,
-                threads: setup.threads,
-                first_client: clients.start,
-                clients: clients.end - clients.start,
-                schedule: Schedule::new(setup.connect_rate),
-                start,
-                in_flight: setup.connect_in_flight.div_ceil(setup.threads),
-            };
-            let (connector, counters) = (Arc::clone(&setup.connector), Arc::clone(&counters));
-            let (receiver, role) = (receiver.clone(), role.clone());
-            let thread = std::thread::Builder::new()
-                .name(format!("load-{index}"))
-                .spawn(move || Worker::run(connector, counters, intervals, share, role(), receiver));
-            threads.push(thread.map_err(CrewError::Start)?);
-        }
-        let tallies = Arc::new(ThreadTallies { counters, intervals });
+        let threads = Threads::start(setup, &clients, Part::WHOLE, start, role)?;
+        Ok(Self::of(Hands::Threads(threads), setup, start))
+    }
+
+    /// Starts connecting, wherever the run is spread to. Processes elsewhere make their roles from the same
+    /// command line.
+    pub(crate) fn spread<R: Role<Outcome = T>>(
+        setup: &Setup,
+        clients: Range<u32>,
+        publishers: u32,
+        role: impl Fn() -> R + Clone + Send + 'static,
+    ) -> Result<Self, CrewError>
+    where
+        T: DeserializeOwned,
+    {
+        let Some(agents) = &setup.agents else { return Self::start(setup, clients, role) };
+        agents.prepare(setup.connector.run, publishers)?;
+        let start = setup.connector.clock.now().plus(SPREAD_LEAD);
+        agents.start(start);
+        Ok(Self::of(Hands::Agents(Arc::clone(agents), Agents::finish), setup, start))
+    }
+
+    fn of(hands: Hands<T>, setup: &Setup, start: Micros) -> Self {
         let recorder = Arc::clone(&setup.recorder);
-        recorder.follow(Arc::clone(&tallies) as Arc<dyn Source>);
+        recorder.follow(hands.source());
         recorder.mark("connecting");
         let interrupted = Arc::clone(&setup.interrupted);
-        Ok(Self { threads, phases, tallies, recorder, interrupted, start })
+        Self { hands, recorder, interrupted, clock: setup.connector.clock, start }
+    }
+
+    /// The next moment that everyone can hear of before it is there.
+    pub(crate) fn soon(&self) -> Micros {
+        self.clock.now().plus(match &self.hands {
+            Hands::Threads(_) => WATCH_INTERVAL,
+            Hands::Agents(..) => SPREAD_LEAD,
+        })
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
         self.recorder.mark(phase.name());
-        self.phases.send_replace(phase);
+        match &self.hands {
+            Hands::Threads(threads) => threads.enter(phase),
+            Hands::Agents(agents, _) => agents.enter(phase),
+        }
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        self.tallies.totals()
+        self.hands.source().totals()
+    }
+
+    /// What has been counted, and when that was.
+    pub(crate) fn counted(&self) -> (Totals, Micros) {
+        match &self.hands {
+            Hands::Threads(_) => (self.totals(), self.clock.now()),
+            Hands::Agents(agents, _) => agents.counted(),
+        }
     }
 
     /// Looks at the run again and again until `done` says so, or to the deadline, exactly.
@@ -119,45 +128,61 @@ impl<T: Send + 'static> Crew<T> {
     ) -> Watched {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if done(self.totals()) || left == Some(Duration::ZERO) {
+            if self.hands.knows_the_phase() && done(self.totals()) || left == Some(Duration::ZERO) {
                 return Watched::Done;
             }
-            // A thread that ends by itself has panicked or could not begin.
-            let a_thread_ended = self.threads.iter().any(JoinHandle::is_finished);
-            if a_thread_ended || self.interrupted.load(Ordering::Relaxed) {
+            if self.hands.have_ended() || self.interrupted.load(Ordering::Relaxed) {
                 return Watched::Interrupted;
             }
             tokio::time::sleep(left.unwrap_or(WATCH_INTERVAL).min(WATCH_INTERVAL)).await;
         }
     }
 
-    /// Has every session say DISCONNECT, and takes what the threads have counted.
+    /// Has every session say DISCONNECT, and takes what has been counted.
     pub(crate) fn finish(self) -> Result<Finished<T>, CrewError> {
-        self.enter(Phase::Stopping);
-        let (mut connects, mut returns) = (ConnectTally::new(), ConnectTally::new());
-        let mut outcomes = Vec::with_capacity(self.threads.len());
-        for thread in self.threads {
-            let done = thread.join().map_err(|_| CrewError::Panicked)?.map_err(CrewError::Start)?;
-            connects.add(&done.connects);
-            returns.add(&done.returns);
-            outcomes.push(done.outcome);
+        if let Hands::Agents(agents, _) = &self.hands {
+            agents.compare_clocks_again(self.clock);
         }
-        let totals = self.tallies.totals();
-        self.recorder.leave(&(self.tallies as Arc<dyn Source>));
-        Ok(Finished { connects, returns, outcomes, totals })
+        self.enter(Phase::Stopping);
+        let source = self.hands.source();
+        let finished = match self.hands {
+            Hands::Threads(threads) => threads.finish()?,
+            Hands::Agents(agents, finish) => {
+                let finished = finish(&agents)?;
+                for trouble in agents.troubles() {
+                    self.recorder.add_trouble(trouble);
+                }
+                for warning in agents.warnings() {
+                    self.recorder.add_warning(warning);
+                }
+                finished
+            }
+        };
+        self.recorder.leave(&source);
+        Ok(finished)
     }
 }
 
-impl Source for ThreadTallies {
-    fn totals(&self) -> Totals {
-        Totals::of(self.counters.iter())
+impl<T: Send + 'static> Hands<T> {
+    fn source(&self) -> Arc<dyn Source> {
+        match self {
+            Self::Threads(threads) => Arc::clone(threads.tallies()) as Arc<dyn Source>,
+            Self::Agents(agents, _) => Arc::clone(agents) as Arc<dyn Source>,
+        }
     }
 
-    fn take_intervals(&self) -> Vec<Interval> {
-        self.intervals.iter().flat_map(IntervalQueue::take).collect()
+    /// Whether what they have counted is of the phase that they are to be in.
+    fn knows_the_phase(&self) -> bool {
+        match self {
+            Self::Threads(_) => true,
+            Self::Agents(agents, _) => agents.know_the_phase(),
+        }
     }
 
-    fn own_usage(&self) -> Vec<OwnUsage> {
-        vec![OwnUsage::sample(self.counters.len())]
+    fn have_ended(&self) -> bool {
+        match self {
+            Self::Threads(threads) => threads.has_ended(),
+            Self::Agents(agents, _) => agents.is_one_lost(),
+        }
     }
 }

@@ -8,12 +8,13 @@ use serde::Serialize;
 
 use crate::args::HoldArgs;
 use crate::connecting::connect_all;
-use crate::crew::{Crew, Finished, Watched};
+use crate::crew::{Crew, Watched};
 use crate::holder::Holding;
 use crate::objectives::{Limits, Measured};
 use crate::progress::Progress;
 use crate::report::{ConnectReport, Report, Rows, Table, Verdict};
 use crate::setup::Setup;
+use crate::threads::Finished;
 use crate::worker::ConnectTally;
 
 #[derive(Debug, Serialize)]
@@ -43,7 +44,7 @@ pub(crate) async fn hold(
     let target = setup.probe().await?;
     let subscribe = args.subscribe.clone().map(|template| (template, args.qos));
     let before = setup.sample_server();
-    let crew = Crew::start(setup, 0..args.n, move || Holding { subscribe: subscribe.clone() })?;
+    let crew = Crew::spread(setup, 0..args.n, 0, move || Holding { subscribe: subscribe.clone() })?;
     let connecting = connect_all(&crew, setup, args.n.into(), before).await;
     let cpu_before = setup.sample_server();
     let held_since = Instant::now();

@@ -384,6 +384,7 @@ mod tests {
             })
             .collect();
         Recorded {
+            troubles: Vec::new(),
             warnings: vec!["a <b>warning</b>".into()],
             load_tester: LoadTesterReport::default(),
             marks: Vec::new(),

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::connecting::connect_all;
 use crate::counters::Totals;
-use crate::crew::{Crew, Finished, Watched};
+use crate::crew::{Crew, Watched};
 use crate::ledger::{Layout, settle};
 use crate::limits::{CLIENTS_MAX, DUPLICATES_WAIT, INBOX_EXPIRY_SECONDS, WATCH_INTERVAL};
 use crate::message_tally::MessageTally;
@@ -21,6 +21,7 @@ use crate::roster::Phase;
 use crate::scenario_args::InboxArgs;
 use crate::schedule::Schedule;
 use crate::setup::Setup;
+use crate::threads::Finished;
 use crate::traffic::{Pacing, Traffic, TrafficPlan};
 use crate::worker::ConnectTally;
 

@@ -39,7 +39,7 @@ impl IntervalQueue {
         std::mem::take(&mut self.0.lock())
     }
 
-    fn push(&self, interval: Interval) {
+    pub(crate) fn push(&self, interval: Interval) {
         let mut unread = self.0.lock();
         let is_full = unread.len() >= INTERVALS_UNREAD_MAX;
         match unread.last_mut() {

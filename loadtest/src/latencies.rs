@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::latency_counts::LatencyCounts;
 use crate::limits::LATENCY_MAX;
 use crate::run_clock::Micros;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "LatencyCounts", into = "LatencyCounts")]
 pub(crate) struct Latencies(Histogram<u64>);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -78,6 +79,20 @@ impl Latencies {
             p999_us: self.0.value_at_quantile(0.999),
             max_us: self.0.max(),
         }
+    }
+}
+
+impl From<LatencyCounts> for Latencies {
+    fn from(counts: LatencyCounts) -> Self {
+        let mut latencies = Self::new();
+        latencies.add_counts(&counts);
+        latencies
+    }
+}
+
+impl From<Latencies> for LatencyCounts {
+    fn from(latencies: Latencies) -> Self {
+        latencies.counts()
     }
 }
 

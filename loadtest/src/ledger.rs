@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use crate::payload::Stamp;
 use crate::sequence_set::{Seen, SequenceSet};
 use crate::template::RunId;
 
 /// Publisher i publishes to topic i mod T, subscriber j subscribes to topic j mod T, or to all of them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Layout {
     pub(crate) publishers: u32,
     pub(crate) subscribers: u32,
@@ -36,6 +38,12 @@ impl Layout {
         if self.shared { subscribers.min(1) } else { subscribers }
     }
 
+    /// Whether publishers and subscribers of a topic are in the same of so many parts of a run.
+    pub(crate) fn is_together(self, parts: u32) -> bool {
+        let pairs = self.publishers == self.topics && self.subscribers == self.topics;
+        parts == 1 || (!self.all_topics && (pairs || self.topics.is_multiple_of(parts)))
+    }
+
     /// Of those whose messages come to a subscription.
     fn publishers_of(self, subscription: Option<u32>) -> u32 {
         subscription.map_or(self.publishers, |topic| share_of(topic, self.publishers, self.topics))
@@ -53,7 +61,7 @@ fn share_of(topic: u32, count: u32, topics: u32) -> u32 {
 }
 
 /// What one publisher has done.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Published {
     pub(crate) publisher: u32,
     /// Its messages are those numbered below.
@@ -63,7 +71,7 @@ pub(crate) struct Published {
 }
 
 /// What one subscriber has received.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Received {
     layout: Layout,
     run: RunId,
@@ -77,10 +85,12 @@ pub(crate) struct Received {
     pub(crate) foreign: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Sequences {
     /// One set for each publisher whose messages come here.
     Own(Vec<SequenceSet>),
+    /// Of a run in one process.
+    #[serde(skip)]
     Shared(Arc<SharedSequences>),
 }
 

@@ -72,6 +72,30 @@ pub(crate) const METRICS_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) const SCRAPE_BYTES_MAX: usize = 8 * 1024;
 /// Time that such a request may take to come, and its answer to be taken.
 pub(crate) const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Shortest token that agents and coordinator share, bytes.
+pub(crate) const TOKEN_BYTES_MIN: usize = 16;
+/// Longest frame from an agent, bytes: what millions of clients have sent and received.
+pub(crate) const AGENT_FRAME_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Longest frame to an agent, bytes: a command line.
+pub(crate) const JOB_BYTES_MAX: usize = 1024 * 1024;
+/// Orders that wait for an agent to follow them.
+pub(crate) const ORDERS_QUEUED_MAX: usize = 64;
+/// Time that a connection to an agent may take.
+pub(crate) const AGENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time that whoever connects to an agent has to show that it knows the token.
+pub(crate) const AGENT_GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time that an agent has to answer, and its connection to take what it is sent.
+pub(crate) const AGENT_ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often an agent says how far it is.
+pub(crate) const AGENT_REPORT_INTERVAL: Duration = Duration::from_millis(100);
+/// Time after which an agent that says nothing is taken for lost.
+pub(crate) const AGENT_SILENCE_MAX: Duration = Duration::from_secs(15);
+/// Time that agents have to end their sessions and hand over what they have counted.
+pub(crate) const AGENT_DONE_TIMEOUT: Duration = Duration::from_mins(1);
+/// Questions by which an agent's clock is compared.
+pub(crate) const CLOCK_QUESTIONS: u32 = 16;
+/// Time for agents to hear of something before it is due.
+pub(crate) const SPREAD_LEAD: Duration = Duration::from_millis(300);
 /// Places of one plot that say their values under the pointer.
 pub(crate) const PLOT_HOVERS_MAX: usize = 180;
 /// Lines across one axis of a plot.

@@ -8,6 +8,8 @@
 #![expect(clippy::disallowed_methods, reason = "it measures wall time")]
 #![expect(clippy::disallowed_macros, reason = "it is a command line: it prints")]
 
+mod agent;
+mod agents;
 mod args;
 mod casting;
 mod churn;
@@ -35,10 +37,12 @@ mod latencies;
 mod latency_counts;
 mod ledger;
 mod limits;
+mod link;
 mod message_tally;
 mod objectives;
 mod own_usage;
 mod pacer;
+mod part;
 mod payload;
 mod plot;
 mod progress;
@@ -58,6 +62,7 @@ mod server_process;
 mod setup;
 mod soak;
 mod source_address;
+mod spread_args;
 mod steady;
 mod stored;
 mod storm;
@@ -67,6 +72,7 @@ mod subscriber;
 mod suite;
 mod suite_case;
 mod template;
+mod threads;
 mod tickets;
 mod timeline;
 mod timeline_csv;
@@ -74,6 +80,7 @@ mod tls;
 mod traffic;
 mod transport_args;
 mod web_socket;
+mod wire;
 mod worker;
 
 use std::process::ExitCode;
@@ -81,6 +88,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::{Args, Scenario};
+use crate::report::Verdict;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -109,6 +117,7 @@ fn main() -> ExitCode {
         Scenario::Inbox(args) => inbox::run(&args),
         Scenario::Suite(args) => suite::run(&args),
         Scenario::Soak(args) => soak::run(&args),
+        Scenario::Agent(args) => agent::run(&args).map(|()| Verdict::DONE),
     };
     match outcome {
         Ok(verdict) if verdict.failed => ExitCode::from(EXIT_FAILED),

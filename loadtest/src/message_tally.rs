@@ -1,10 +1,12 @@
 //! What one thread's publishers and subscribers have seen.
 
+use serde::{Deserialize, Serialize};
+
 use crate::latencies::Latencies;
 use crate::ledger::{Published, Received};
 use crate::run_clock::Micros;
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct MessageTally {
     /// From when a message was due to when it was encoded: the load tester's own lateness, and the time
     /// that a full window or a full socket held it up.

@@ -13,12 +13,12 @@ use crate::args::PubsubArgs;
 use crate::connecting::connect_all;
 use crate::counters::Totals;
 use crate::credit::Credit;
-use crate::crew::{Crew, Finished, Watched};
+use crate::crew::{Crew, Watched};
 use crate::html::Card;
 use crate::html_text::number;
 use crate::latencies::LatencySummary;
 use crate::ledger::{Layout, SharedSequences, settle};
-use crate::limits::{CLIENTS_MAX, DRAIN_QUIET, DUPLICATES_WAIT, LAST_MESSAGES_WAIT, WATCH_INTERVAL};
+use crate::limits::{CLIENTS_MAX, DRAIN_QUIET, DUPLICATES_WAIT, LAST_MESSAGES_WAIT};
 use crate::message_tally::MessageTally;
 use crate::objectives::{Limits, Measured};
 use crate::pacer::Plan;
@@ -29,6 +29,7 @@ use crate::schedule::Schedule;
 use crate::server_process::ServerSample;
 use crate::setup::Setup;
 use crate::stored::{Database, StoredReport};
+use crate::threads::Finished;
 use crate::traffic::{Pacing, Traffic, TrafficPlan};
 use crate::worker::ConnectTally;
 
@@ -96,6 +97,7 @@ pub(crate) fn run(args: &PubsubArgs) -> anyhow::Result<Verdict> {
             "--verify-database needs MQTT 5 and QoS 1 or 2: else no message can bear a name that is stored"
         );
     }
+    can_be_spread(args)?;
     let setup = Setup::prepare(&args.common, clients)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let run = async {
@@ -120,7 +122,7 @@ pub(crate) async fn pubsub(
     let plan = plan(args, setup);
     let layout = plan.layout;
     let clients = args.pubs + args.subs;
-    let crew = Crew::start(setup, 0..clients, move || Traffic::new(plan.clone()))?;
+    let crew = Crew::spread(setup, 0..clients, args.pubs, move || Traffic::new(plan.clone()))?;
     let connecting = connect_all(&crew, setup, clients.into(), before).await;
     let publishing = match connecting.watched {
         Watched::Done => publish(&crew, setup, args).await,
@@ -196,14 +198,33 @@ pub(crate) async fn pubsub(
     Ok((report, connects))
 }
 
-fn plan(args: &PubsubArgs, setup: &Setup) -> TrafficPlan {
-    let layout = Layout {
+/// What the clients of different processes cannot know of each other is refused.
+fn can_be_spread(args: &PubsubArgs) -> anyhow::Result<()> {
+    let parts = args.common.spread.parts();
+    if parts > 1 && args.share.is_some() {
+        bail!("members of a shared subscription are counted together: --share needs one process");
+    }
+    let together = layout(args).is_together(parts);
+    if !together && args.rate == 0.0 && args.qos == QoS::AtMostOnce {
+        bail!(
+            "a closed loop at QoS 0 waits for deliveries: publishers and subscribers of a topic must be in one \
+             process; take a multiple of {parts} topics"
+        );
+    }
+    Ok(())
+}
+
+fn layout(args: &PubsubArgs) -> Layout {
+    Layout {
         publishers: args.pubs,
         subscribers: args.subs,
         topics: args.topics,
         all_topics: args.all_topics,
         shared: args.share.is_some(),
-    };
+    }
+}
+
+pub(crate) fn plan(args: &PubsubArgs, setup: &Setup) -> TrafficPlan {
     let pacing = if args.rate > 0.0 {
         Pacing::Open(Plan {
             schedule: Schedule::new(args.rate),
@@ -214,7 +235,7 @@ fn plan(args: &PubsubArgs, setup: &Setup) -> TrafficPlan {
         Pacing::Closed { window: args.window, credits: (0..args.pubs).map(|_| Credit::default()).collect() }
     };
     TrafficPlan {
-        layout,
+        layout: layout(args),
         first_client: 0,
         subscribes: true,
         topic: args.topic.clone(),
@@ -244,7 +265,7 @@ fn messages_planned(args: &PubsubArgs) -> u64 {
 async fn publish(crew: &Crew<MessageTally>, setup: &Setup, args: &PubsubArgs) -> Publishing {
     let clock = setup.connector.clock;
     // A moment for all threads to hear of it before the first message is due.
-    let start = clock.now().plus(WATCH_INTERVAL);
+    let start = crew.soon();
     let end = start.plus(Duration::from_secs(args.seconds));
     let before = setup.sample_server();
     crew.enter(Phase::Publishing(start));
@@ -258,8 +279,8 @@ async fn publish(crew: &Crew<MessageTally>, setup: &Setup, args: &PubsubArgs) ->
         })
         .await;
     progress.end();
-    let totals = crew.totals();
-    let seconds = clock.now().since(start).as_secs_f64();
+    let (totals, counted_at) = crew.counted();
+    let seconds = counted_at.since(start).as_secs_f64();
     if watched == Watched::Done && args.rate > 0.0 {
         // What came due with the last tick may not have been encoded yet.
         let last = Some(Instant::now() + LAST_MESSAGES_WAIT);

@@ -50,6 +50,8 @@ struct State {
     ended: Totals,
     own: Vec<OwnUsage>,
     live: Live,
+    troubles: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// How the run goes.
@@ -63,6 +65,8 @@ pub(crate) struct Live {
 /// What has been recorded.
 #[derive(Debug, Serialize)]
 pub(crate) struct Recorded {
+    /// What makes the run a failure, besides clients that failed.
+    pub(crate) troubles: Vec<String>,
     /// What to bear in mind when reading the figures.
     pub(crate) warnings: Vec<String>,
     pub(crate) load_tester: LoadTesterReport,
@@ -102,6 +106,8 @@ impl Recorder {
             ended: Totals::default(),
             own,
             live: Live::default(),
+            troubles: Vec::new(),
+            warnings: Vec::new(),
         };
         let shared = Arc::new(Shared {
             clock,
@@ -137,6 +143,14 @@ impl Recorder {
         self.shared.state.lock().timeline.mark(self.shared.clock.now(), what);
     }
 
+    pub(crate) fn add_trouble(&self, trouble: String) {
+        self.shared.state.lock().troubles.push(trouble);
+    }
+
+    pub(crate) fn add_warning(&self, warning: String) {
+        self.shared.state.lock().warnings.push(warning);
+    }
+
     pub(crate) fn live(&self) -> Live {
         let state = self.shared.state.lock();
         Live { totals: state.totals(), point: state.live.point.clone() }
@@ -155,7 +169,8 @@ impl Recorder {
         let points = state.timeline.points();
         let load_tester = LoadTesterReport::new(&state.own, &points);
         Recorded {
-            warnings: load_tester.warnings(),
+            troubles: state.troubles.clone(),
+            warnings: load_tester.warnings().into_iter().chain(state.warnings.clone()).collect(),
             load_tester,
             marks: state.timeline.marks().to_vec(),
             timeline: points,

@@ -90,6 +90,10 @@ pub(crate) struct Verdict {
     pub(crate) objective_missed: bool,
 }
 
+impl Verdict {
+    pub(crate) const DONE: Self = Self { failed: false, objective_missed: false };
+}
+
 impl<Outcome: Rows + Serialize> Report<Outcome> {
     /// Prints the table, writes the files, and says in one line on standard error what has failed.
     pub(crate) fn publish(&self, output: &OutputArgs) -> io::Result<Verdict> {
@@ -115,7 +119,10 @@ impl<Outcome: Rows + Serialize> Report<Outcome> {
         for trouble in self.troubles() {
             eprintln!("error: {trouble}");
         }
-        let failed = self.interrupted || self.connecting.failed.total() > 0 || self.broken.total() > 0;
+        let failed = self.interrupted
+            || self.connecting.failed.total() > 0
+            || self.broken.total() > 0
+            || !self.recorded.troubles.is_empty();
         let objective_missed = self.objectives.iter().any(|objective| !objective.met);
         Ok(Verdict { failed, objective_missed })
     }
@@ -154,7 +161,7 @@ impl<Outcome: Rows + Serialize> Report<Outcome> {
             let total = failures.total();
             Some(format!("{total} of {wanted} clients {what}, most of them because: {reason}"))
         });
-        failed.collect()
+        failed.chain(self.recorded.troubles.iter().cloned()).collect()
     }
 
     fn write_table(&self, out: &mut impl Write) -> io::Result<()> {

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// Microseconds since the run began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Micros(pub(crate) u64);
 
 impl Micros {
@@ -31,6 +33,11 @@ pub(crate) struct RunClock {
 impl RunClock {
     pub(crate) fn start() -> Self {
         Self { zero: Instant::now() }
+    }
+
+    /// Of a run that began then.
+    pub(crate) fn of(zero: Instant) -> Self {
+        Self { zero }
     }
 
     pub(crate) fn now(self) -> Micros {

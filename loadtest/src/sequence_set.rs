@@ -1,8 +1,10 @@
 //! Sequence numbers seen, as ranges: a stream without gaps is one range, whatever its length.
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::SEQUENCE_RANGES_MAX;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct SequenceSet {
     /// Sorted; neither overlapping nor touching.
     ranges: Vec<Range>,
@@ -10,7 +12,7 @@ pub(crate) struct SequenceSet {
 }
 
 /// Both ends belong to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Range {
     first: u32,
     last: u32,

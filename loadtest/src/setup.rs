@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use crate::agent::read_token;
+use crate::agents::Agents;
 use crate::args::CommonArgs;
 use crate::client::ClientError;
 use crate::connector::{Connector, Route};
@@ -30,14 +32,48 @@ pub(crate) struct Setup {
     pub(crate) connect_in_flight: usize,
     server: Option<Server>,
     pub(crate) recorder: Arc<Recorder>,
+    /// Who does the work, if it is not done in this process.
+    pub(crate) agents: Option<Arc<Agents>>,
     /// Set by Ctrl-C.
     pub(crate) interrupted: Arc<AtomicBool>,
 }
 
 impl Setup {
     pub(crate) fn prepare(args: &CommonArgs, clients: u64) -> anyhow::Result<Self> {
+        let clock = RunClock::start();
+        let agents = gather(args, clock)?.map(Arc::new);
+        // What runs elsewhere looks after its own files.
+        let connections = if agents.is_some() { 0 } else { clients };
+        let server = open_server(args)?;
+        let run = RunId(rand::random());
+        let setup = Self { agents, ..Self::build(args, connections, clients, clock, run, server)? };
+        if let Some(address) = args.output.prometheus {
+            let address = prometheus::serve(address, &setup.recorder).context("serve metrics")?;
+            eprintln!("metrics at http://{address}/metrics");
+        }
+        Ok(setup)
+    }
+
+    /// For a process that does a part of a run for another, which looks at the broker and makes the report.
+    pub(crate) fn of_part(
+        args: &CommonArgs,
+        clients: u32,
+        clock: RunClock,
+        run: RunId,
+    ) -> anyhow::Result<Self> {
+        Self::build(args, clients.into(), clients.into(), clock, run, None)
+    }
+
+    fn build(
+        args: &CommonArgs,
+        connections: u64,
+        clients: u64,
+        clock: RunClock,
+        run: RunId,
+        server: Option<Server>,
+    ) -> anyhow::Result<Self> {
         let threads = args.threads();
-        file_limit::make_room(clients, threads)?;
+        file_limit::make_room(connections, threads)?;
         let transport = &args.transport;
         let routes =
             transport.addr.iter().map(|addr| route(addr, args)).collect::<anyhow::Result<Arc<[_]>>>()?;
@@ -67,15 +103,10 @@ impl Setup {
             receive_maximum: args.receive_maximum,
             keep_alive_seconds: args.keep_alive,
             timeout: Duration::from_secs(args.connect_timeout),
-            run: RunId(rand::random()),
-            clock: RunClock::start(),
+            run,
+            clock,
         };
-        let server = open_server(args)?;
-        let recorder = Arc::new(Recorder::start(connector.clock, server.clone(), threads));
-        if let Some(address) = args.output.prometheus {
-            let address = prometheus::serve(address, &recorder).context("serve metrics")?;
-            eprintln!("metrics at http://{address}/metrics");
-        }
+        let recorder = Arc::new(Recorder::start(clock, server.clone(), threads));
         Ok(Self {
             connector: Arc::new(connector),
             threads,
@@ -83,6 +114,7 @@ impl Setup {
             connect_in_flight: args.connect_in_flight as usize,
             server,
             recorder,
+            agents: None,
             interrupted: Arc::default(),
         })
     }
@@ -181,4 +213,13 @@ fn open_server(args: &CommonArgs) -> anyhow::Result<Option<Server>> {
         return Ok(Some(Server::Metrics(metrics.clone())));
     }
     Ok(args.server_pid.map(ServerProcess::open).transpose()?.map(Server::Process))
+}
+
+/// `None` for a run in this process alone.
+fn gather(args: &CommonArgs, clock: RunClock) -> anyhow::Result<Option<Agents>> {
+    if !args.spread.is_asked_for() {
+        return Ok(None);
+    }
+    let token = args.spread.token_file.as_deref().map(read_token).transpose()?;
+    Ok(Some(Agents::gather(&args.spread, token.as_ref(), args.threads, clock)?))
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sotto_model::QoS;
 
 use crate::connecting::connect_all;
-use crate::crew::{Crew, CrewError, Finished, Watched};
+use crate::crew::{Crew, CrewError, Watched};
 use crate::latencies::LatencySummary;
 use crate::ledger::{Layout, settle};
 use crate::limits::{STEADY_SIZE_BYTES, WATCH_INTERVAL};
@@ -17,6 +17,7 @@ use crate::report::{Rows, Table};
 use crate::roster::Phase;
 use crate::schedule::Schedule;
 use crate::setup::Setup;
+use crate::threads::Finished;
 use crate::traffic::{Pacing, Traffic, TrafficPlan};
 use crate::worker::ConnectTally;
 

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 
 use crate::connecting::connect_all;
-use crate::crew::{Crew, Finished, Watched};
+use crate::crew::{Crew, Watched};
 use crate::failures::Failures;
 use crate::latencies::{Latencies, LatencySummary};
 use crate::limits::{CLIENTS_MAX, DRAIN_LONGEST};
@@ -21,6 +21,7 @@ use crate::server_process::ServerSample;
 use crate::setup::Setup;
 use crate::steady::{Steady, SteadyReport};
 use crate::stormer::{Backoff, RoundTally, StormPlan, Storming};
+use crate::threads::Finished;
 use crate::worker::ConnectTally;
 
 #[derive(Debug, Serialize)]

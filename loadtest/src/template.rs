@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// `%i` stands for a number, `%r` for the run's id, `%c` for the client's identifier, `%u` for its user name,
 /// `%{i/10}` and `%{i%10}` for the number divided and what the division leaves, `%%` for a percent sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +22,7 @@ enum Part {
 }
 
 /// Told apart from other runs: on topics, in client identifiers, in every payload.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunId(pub(crate) u32);
 
 /// Whom a template is expanded for.

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use sotto_model::QoS;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::LocalSet;
@@ -21,6 +22,7 @@ use crate::fine_timer::FineTimer;
 use crate::interval::{IntervalQueue, IntervalRecorder, Kind};
 use crate::latencies::Latencies;
 use crate::limits::{STOP_TIMEOUT, SWEEP_INTERVAL};
+use crate::part::Part;
 use crate::roster::{Phase, Roster, SeatId};
 use crate::run_clock::Micros;
 use crate::schedule::Schedule;
@@ -97,7 +99,7 @@ pub(crate) struct Worker {
 }
 
 /// What connecting and holding has come to.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ConnectTally {
     /// From when the connection was due to when it was begun.
     pub(crate) waiting: Latencies,
@@ -132,6 +134,8 @@ pub(crate) struct Done<Outcome> {
 pub(crate) struct Share {
     pub(crate) index: usize,
     pub(crate) threads: usize,
+    /// Of the crew, whose clients these are.
+    pub(crate) part: Part,
     /// Of the whole crew.
     pub(crate) first_client: u32,
     pub(crate) clients: u32,
@@ -230,8 +234,8 @@ impl Worker {
     /// Begins every connection when it is due, then waits for ever.
     async fn connect_share<R: Role>(self: &Rc<Self>, share: Share, role: &Rc<R>, sessions: &TaskTracker) {
         let places = Arc::new(Semaphore::new(share.in_flight));
-        let first = u32::try_from(share.index).expect("a thread's index is small");
-        for number in (first..share.clients).step_by(share.threads) {
+        let own = (0..share.clients).filter(|number| share.part.owns(*number));
+        for number in own.skip(share.index).step_by(share.threads) {
             let due = Micros(share.start.0 + share.schedule.due(number.into()).0);
             self.timer.sleep_until(self.connector.clock.instant(due)).await;
             let place = Arc::clone(&places).acquire_owned().await.expect(PLACES_OPEN);
