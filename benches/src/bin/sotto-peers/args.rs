@@ -1,7 +1,8 @@
 //! The command line.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// How long messages are published in each scenario
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
+    /// Nothing is begun after so long; the tables show what was measured till then
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1440))]
+    minutes: u64,
     /// Of the order in which brokers take turns
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -70,13 +74,22 @@ impl Args {
         Sizes { connections_max, seconds: self.seconds }
     }
 
+    pub(crate) fn longest(&self) -> Duration {
+        Duration::from_mins(self.minutes)
+    }
+
     pub(crate) fn peers_dir(&self) -> PathBuf {
         let beside = || {
             let program = env::current_exe().unwrap_or_default();
             program.parent().and_then(|folder| folder.parent()).map(|folder| folder.join("peers"))
         };
-        self.peers_dir.clone().or_else(beside).unwrap_or_else(|| "peers".into())
+        absolute(self.peers_dir.clone().or_else(beside).unwrap_or_else(|| "peers".into()))
     }
+}
+
+/// Programs are started in folders of their own.
+pub(crate) fn absolute(folder: PathBuf) -> PathBuf {
+    path::absolute(&folder).unwrap_or(folder)
 }
 
 /// In the order of their declaration, whatever was given.

@@ -21,7 +21,9 @@ pub(crate) const LOAD_SLACK: Duration = Duration::from_mins(1);
 /// How often the load tester is looked at.
 pub(crate) const LOAD_POLL: Duration = Duration::from_millis(20);
 /// Time a connection has, seconds.
-pub(crate) const CONNECT_TIMEOUT_SECONDS: u64 = 30;
+pub(crate) const CONNECT_TIMEOUT_SECONDS: u64 = 60;
+/// Connections under way at once where they do not all begin at once: with more, a busy machine lets them time out.
+pub(crate) const CONNECT_IN_FLIGHT: u32 = 256;
 /// Connections a second where they do not all begin at once.
 pub(crate) const CONNECT_RATE: u32 = 1_000;
 /// How long idle connections are held, seconds.

@@ -59,7 +59,7 @@ fn compare(args: &Args) -> anyhow::Result<()> {
     let sizes = args.sizes(limits::raise_open_files());
     let course = course::plan(&args.scenarios(), &brokers, args.rounds, args.seed);
     let mut conditions = Conditions::of(&programs, &brokers, args, &sizes);
-    let results = run::run(&programs, &course, &sizes)?;
+    let results = run::run(&programs, &course, &sizes, args.longest())?;
     conditions.suites = results.suites();
     let comparison = Comparison::of(conditions, &results, &sizes);
     print!("{}", markdown::full(&comparison));

@@ -29,13 +29,21 @@ pub(crate) fn update(file: &Path, comparison: &Comparison) -> anyhow::Result<()>
     fs::write(file, updated).with_context(|| format!("write {name}"))
 }
 
-/// One table, a row a broker.
+/// One table, a row a broker, and where its figures come from.
 fn summary(comparison: &Comparison) -> String {
     let Summary { columns, rows } = Summary::of(comparison);
     let mut text = format!("| broker | {} |\n|---|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
     for (broker, cells) in rows {
         push(&mut text, format_args!("| {} | {} |\n", broker.name(), cells.join(" | ")));
     }
+    let of = &comparison.conditions;
+    push(
+        &mut text,
+        format_args!(
+            "\nRounds: {}. {}; {} cores ({}), load average {} when it began.\n",
+            of.rounds, of.date, of.cores, of.processor, of.load_average
+        ),
+    );
     text
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 use sotto_postgres::testing::Server;
 
-use crate::args::Args;
+use crate::args::{Args, absolute};
 use crate::broker::Broker;
 
 pub(crate) struct Programs {
@@ -26,7 +26,7 @@ const BY_INSTALL: &str = "--install gets it";
 impl Programs {
     pub(crate) fn find(args: &Args) -> anyhow::Result<Self> {
         let folder = if let Some(folder) = &args.bin_dir {
-            folder.clone()
+            absolute(folder.clone())
         } else {
             build_sotto()?;
             let own = env::current_exe().context("find this program")?;

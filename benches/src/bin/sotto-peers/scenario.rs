@@ -6,8 +6,8 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::limits::{
-    CONNECT_RATE, CONNECT_TIMEOUT_SECONDS, FAN_OUT_DELIVERIES, FAN_OUT_RATE_MAX, HOLD_SECONDS, LOAD_SLACK,
-    PAYLOAD_BYTES,
+    CONNECT_IN_FLIGHT, CONNECT_RATE, CONNECT_TIMEOUT_SECONDS, FAN_OUT_DELIVERIES, FAN_OUT_RATE_MAX,
+    HOLD_SECONDS, LOAD_SLACK, PAYLOAD_BYTES,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize)]
@@ -151,12 +151,14 @@ impl Shape {
 
     /// Arguments of the load tester, without the broker.
     pub(crate) fn arguments(self) -> Vec<String> {
-        let (scenario, connect_rate, in_flight) = match self {
-            Self::Idle { connections, at_once, .. } => (
-                format!("hold --n {connections} --hold {HOLD_SECONDS} --subscribe idle/%i --qos 1"),
-                if at_once { 0 } else { CONNECT_RATE },
-                connections,
-            ),
+        let mut connecting = (CONNECT_RATE, CONNECT_IN_FLIGHT);
+        let scenario = match self {
+            Self::Idle { connections, at_once, .. } => {
+                if at_once {
+                    connecting = (0, connections);
+                }
+                format!("hold --n {connections} --hold {HOLD_SECONDS} --subscribe idle/%i --qos 1")
+            }
             Self::Messages { qos, publishers, subscribers, topics, pace, seconds } => {
                 let pace = match pace {
                     Pace::Window(window) => format!("--rate 0 --window {window}"),
@@ -164,9 +166,10 @@ impl Shape {
                 };
                 let clients = format!("--pubs {publishers} --subs {subscribers} --topics {topics}");
                 let messages = format!("--qos {qos} --size {PAYLOAD_BYTES} --seconds {seconds}");
-                (format!("pubsub {clients} {messages} {pace}"), CONNECT_RATE, publishers + subscribers)
+                format!("pubsub {clients} {messages} {pace}")
             }
         };
+        let (connect_rate, in_flight) = connecting;
         let connecting = format!(
             "--connect-rate {connect_rate} --connect-in-flight {in_flight} \
              --connect-timeout {CONNECT_TIMEOUT_SECONDS}"
