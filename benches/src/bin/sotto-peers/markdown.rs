@@ -158,7 +158,7 @@ mod tests {
         update(&file, &sample()).expect("updated");
         let text = fs::read_to_string(&file).expect("read");
         assert!(text.starts_with("before\n<!-- sotto-peers: summary -->\n| broker |"), "{text}");
-        assert!(text.ends_with("|\n<!-- sotto-peers: end -->\nafter\n"), "{text}");
+        assert!(text.ends_with("\n<!-- sotto-peers: end -->\nafter\n"), "{text}");
         assert!(!text.contains("old"), "{text}");
         fs::write(&file, "nothing here").expect("written");
         assert!(update(&file, &sample()).is_err());
