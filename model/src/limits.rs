@@ -54,6 +54,8 @@ pub const SHARE_LOANS_WAITING_MAX: usize = 64;
 /// How long a publication id is remembered at least: as long as a phone that was offline may publish again what
 /// it has not heard of.
 pub const PUBLICATION_ID_WINDOW: Duration = Duration::from_hours(72);
+/// Topics with a retained message that a node knows of; with more, it asks the store for every subscription.
+pub const RETAINED_TOPICS_KNOWN_MAX: usize = 262_144;
 /// Messages in one commit.
 pub const BATCH_RECORDS_MAX: usize = 1024;
 /// Sealed bytes in one commit.

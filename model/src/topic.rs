@@ -141,6 +141,11 @@ impl TopicFilter {
         &self.raw[usize::from(self.filter_start)..]
     }
 
+    /// The same, in the filter's own memory unless it is shared.
+    pub fn text(&self) -> Arc<str> {
+        if self.filter_start == 0 { self.raw.clone() } else { self.as_str().into() }
+    }
+
     /// `$share/<name>/…`
     pub fn share_name(&self) -> Option<&str> {
         let prefix = self.raw.get(..usize::from(self.filter_start))?;

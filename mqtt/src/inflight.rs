@@ -48,7 +48,16 @@ pub(crate) struct Inflight {
 
 impl Inflight {
     pub(crate) fn new() -> Self {
-        Self { messages: VecDeque::new(), next_packet_id: PacketId::FIRST }
+        Self::beginning_with(PacketId::FIRST)
+    }
+
+    pub(crate) fn beginning_with(next_packet_id: PacketId) -> Self {
+        Self { messages: VecDeque::new(), next_packet_id }
+    }
+
+    /// Where the search for the next free one begins.
+    pub(crate) fn next_packet_id(&self) -> PacketId {
+        self.next_packet_id
     }
 
     /// What an earlier connection left, in its order of sending.

@@ -60,6 +60,14 @@ impl Received {
         self.unacknowledged.is_empty()
     }
 
+    /// No exchange is under way, and the client may send as many messages as it ever may.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.unacknowledged.is_empty()
+            && self.unreleased.is_empty()
+            && self.releasing.is_empty()
+            && self.quota == self.quota_max
+    }
+
     pub(crate) fn is_deciding_exactly_once(&self) -> bool {
         self.unacknowledged.iter().any(|entry| entry.exactly_once && entry.outcome.is_none())
     }

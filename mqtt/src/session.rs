@@ -137,6 +137,17 @@ pub struct Session {
     sent_aliases: Option<Box<SentAliases>>,
 }
 
+/// A session with nothing under way, in a fraction of its memory: what most sessions are most of the time.
+pub struct Resting {
+    negotiated: Negotiated,
+    sent: Offset,
+    will: Option<Box<Will>>,
+    received_aliases: Option<Box<ReceivedAliases>>,
+    sent_aliases: Option<Box<SentAliases>>,
+    next_packet_id: PacketId,
+    keeps: bool,
+}
+
 impl Session {
     /// A session as its connection begins; `inflight` and `unreleased` are what an earlier connection left.
     pub fn resume(
@@ -164,6 +175,41 @@ impl Session {
     /// The session is stored: exactly once is to hold across a crash. Called before anything else.
     pub fn keep_exactly_once(&mut self) {
         self.keeps = true;
+    }
+
+    /// Nothing is in flight in either direction, so that the session can [`rest`](Session::rest).
+    pub fn is_at_rest(&self) -> bool {
+        self.inflight.is_empty() && self.received.is_at_rest() && !self.has_unkept
+    }
+
+    /// Only of a session that is at rest.
+    pub fn rest(self) -> Resting {
+        debug_assert!(self.is_at_rest());
+        Resting {
+            negotiated: self.negotiated,
+            sent: self.sent,
+            will: self.will,
+            received_aliases: self.received_aliases,
+            sent_aliases: self.sent_aliases,
+            next_packet_id: self.inflight.next_packet_id(),
+            keeps: self.keeps,
+        }
+    }
+
+    /// The session as it went to rest.
+    pub fn wake(resting: Resting) -> Self {
+        Self {
+            received: Received::resume(resting.negotiated.receive_maximum, Vec::new()),
+            negotiated: resting.negotiated,
+            inflight: Inflight::beginning_with(resting.next_packet_id),
+            sent: resting.sent,
+            keeps: resting.keeps,
+            has_unkept: false,
+            has_held: false,
+            will: resting.will,
+            received_aliases: resting.received_aliases,
+            sent_aliases: resting.sent_aliases,
+        }
     }
 
     pub fn negotiated(&self) -> &Negotiated {

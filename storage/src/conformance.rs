@@ -69,6 +69,7 @@ macro_rules! conformance_tests {
         );
         $crate::conformance_group!($fresh, retained,
             the_last_retained_message_of_a_topic_stands
+            the_topics_that_have_one_are_told_unless_they_are_too_many
             a_clearing_message_leaves_nothing_retained
             changes_within_a_batch_are_made_in_its_order
             an_expired_retained_message_is_not_returned

@@ -154,6 +154,9 @@ pub trait MessageLog: Send + Sync {
         limit: PageLimit,
     ) -> Result<RetainedPage, StoreError>;
 
+    /// Every topic that has a retained message, expired or not; `None` when there are more than `limit`.
+    async fn retained_topics(&self, limit: usize) -> Result<Option<Vec<(TenantId, TopicName)>>, StoreError>;
+
     /// Deletes at most `limit` retained messages that expired at or before `now`, and says how many.
     async fn expire_retained(&self, now: UnixMillis, limit: usize) -> Result<usize, StoreError>;
 

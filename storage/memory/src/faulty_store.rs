@@ -156,6 +156,10 @@ impl MessageLog for FaultyStore {
             .await
     }
 
+    async fn retained_topics(&self, limit: usize) -> Result<Option<Vec<(TenantId, TopicName)>>, StoreError> {
+        self.call("retained topics", self.inner.retained_topics(limit), std::convert::identity).await
+    }
+
     async fn expire_retained(&self, now: UnixMillis, limit: usize) -> Result<usize, StoreError> {
         self.call("expire retained", self.inner.expire_retained(now, limit), std::convert::identity).await
     }

@@ -64,6 +64,11 @@ impl MessageLog for MemoryStore {
         Ok(retained(&self.lock(), tenant, filter, after, now, limit))
     }
 
+    async fn retained_topics(&self, limit: usize) -> Result<Option<Vec<(TenantId, TopicName)>>, StoreError> {
+        let state = self.lock();
+        Ok((state.retained.len() <= limit).then(|| state.retained.keys().cloned().collect()))
+    }
+
     async fn expire_retained(&self, now: UnixMillis, limit: usize) -> Result<usize, StoreError> {
         let mut state = self.lock();
         let has_expired = |message: &StoredMessage| message.expires_at.is_some_and(|at| at <= now);

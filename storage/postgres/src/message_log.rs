@@ -66,6 +66,12 @@ impl MessageLog for PostgresStore {
         held.settle(result)
     }
 
+    async fn retained_topics(&self, limit: usize) -> Result<Option<Vec<(TenantId, TopicName)>>, StoreError> {
+        let mut held = self.readers.hold("read retained topics").await?;
+        let result = within(retained_topics(held.connection(), limit)).await;
+        held.settle(result)
+    }
+
     async fn expire_retained(&self, now: UnixMillis, limit: usize) -> Result<usize, StoreError> {
         let mut held = self.sessions.hold("expire retained").await?;
         let result = within(expire_retained(held.connection(), now, limit)).await;
@@ -245,6 +251,23 @@ async fn retained_page(
         }
     }
     Ok(page)
+}
+
+async fn retained_topics(
+    connection: &mut PgConnection,
+    limit: usize,
+) -> Result<Option<Vec<(TenantId, TopicName)>>, Fault> {
+    let rows: Vec<(Uuid, String)> = sqlx::query_as(
+        "SELECT topics.tenant_id, topics.name FROM retained JOIN topics USING (topic_id) LIMIT $1",
+    )
+    .bind(column::limit(limit + 1))
+    .fetch_all(connection)
+    .await?;
+    if rows.len() > limit {
+        return Ok(None);
+    }
+    let topics = rows.into_iter().map(|(tenant, name)| Ok((TenantId(tenant), column::topic(&name)?)));
+    topics.collect::<Result<_, Fault>>().map(Some)
 }
 
 async fn expire_retained(

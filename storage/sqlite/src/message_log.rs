@@ -13,7 +13,7 @@ use crate::error::During;
 use crate::number::{from_row, offset};
 use crate::publications::forget;
 use crate::read::{get, read};
-use crate::retained::{expire_retained, retained};
+use crate::retained::{expire_retained, retained, retained_topics};
 use crate::store::SqliteStore;
 
 #[async_trait]
@@ -74,6 +74,11 @@ impl MessageLog for SqliteStore {
     ) -> Result<RetainedPage, StoreError> {
         let mut reader = self.readers.acquire().await.during("read retained")?;
         retained(&mut reader, &self.tenants, tenant, filter, after, now, limit).await
+    }
+
+    async fn retained_topics(&self, limit: usize) -> Result<Option<Vec<(TenantId, TopicName)>>, StoreError> {
+        let mut reader = self.readers.acquire().await.during("read retained topics")?;
+        retained_topics(&mut reader, limit).await
     }
 
     async fn expire_retained(&self, now: UnixMillis, limit: usize) -> Result<usize, StoreError> {

@@ -6,6 +6,7 @@ use sotto_model::{TenantId, TopicFilter, TopicName, UnixMillis};
 use sotto_storage::StoreError;
 use sotto_storage::message_log::{PageLimit, RetainedPage};
 use sqlx::SqliteConnection;
+use uuid::Uuid;
 
 use crate::error::During;
 use crate::limits::{RETAINED_NAMES_MAX, TOPIC_PAGE_NAMES};
@@ -156,6 +157,24 @@ async fn fetch_page(
         }
     }
     Ok(page)
+}
+
+/// `None` when there are more than `limit`.
+pub(crate) async fn retained_topics(
+    connection: &mut SqliteConnection,
+    limit: usize,
+) -> Result<Option<Vec<(TenantId, TopicName)>>, StoreError> {
+    let rows: Vec<(Uuid, String)> =
+        sqlx::query_as("SELECT tenant_id, topic FROM retained JOIN tenants USING (tenant_no) LIMIT ?")
+            .bind(count_to_row(limit + 1))
+            .fetch_all(connection)
+            .await
+            .during("read retained topics")?;
+    if rows.len() > limit {
+        return Ok(None);
+    }
+    let topics = rows.into_iter().map(|(tenant, topic)| Ok((TenantId(tenant), stored_topic(&topic)?)));
+    topics.collect::<Result<_, StoreError>>().map(Some)
 }
 
 pub(crate) async fn expire_retained(

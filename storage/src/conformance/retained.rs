@@ -158,6 +158,24 @@ pub async fn expired_retained_messages_are_removed_in_bounded_steps(f: Fixture) 
     assert_eq!(left, ["c", "d", "e"]);
 }
 
+pub async fn the_topics_that_have_one_are_told_unless_they_are_too_many(f: Fixture) {
+    let topics = async |limit| f.store.retained_topics(limit).await.expect("retained topics");
+    assert_eq!(topics(0).await, Some(vec![]));
+    for (name, change) in [
+        ("a", RetainChange::Set),
+        ("b", RetainChange::Set),
+        ("c", RetainChange::Set),
+        ("d", RetainChange::Keep),
+        ("b", RetainChange::Clear),
+    ] {
+        retain(&f, name, b"body", change).await;
+    }
+    let mut told = topics(2).await.expect("no more than two");
+    told.sort();
+    assert_eq!(told, [(f.lab, topic("a")), (f.lab, topic("c"))]);
+    assert_eq!(topics(1).await, None);
+}
+
 async fn retain(f: &Fixture, name: &str, payload: &[u8], change: RetainChange) {
     let append = Append { retain: change, ..f.message_of(&f.robot, &topic(name), payload).await };
     f.append(vec![append]).await;

@@ -127,6 +127,10 @@ impl MessageLog for FaultyLog {
         unreachable!("a committer does not read")
     }
 
+    async fn retained_topics(&self, _: usize) -> Result<Option<Vec<(TenantId, TopicName)>>, StoreError> {
+        unreachable!("a committer does not read")
+    }
+
     async fn expire_retained(&self, _: UnixMillis, _: usize) -> Result<usize, StoreError> {
         unreachable!("a committer expires nothing")
     }
