@@ -244,7 +244,7 @@ fn server_tls(config: &Config, data: &DataDir) -> Result<Arc<rustls::ServerConfi
 }
 
 fn listen(address: SocketAddr, below: Below) -> Result<Listener> {
-    let label = below.label();
+    let label = below.name().as_str();
     Listener::bind(address, below).with_context(|| format!("listen on {address} ({label})"))
 }
 

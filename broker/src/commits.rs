@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::connection_id::ConnectionId;
 use crate::metrics::repeated;
 use crate::record::{Commit, Message, Record};
+use crate::retained_topics::RetainedTopics;
 use crate::router::Router;
 use crate::session_entry::SessionEntry;
 use crate::wills_under_way::WillsUnderWay;
@@ -42,6 +43,7 @@ pub(crate) struct Publisher {
 pub(crate) struct Commits {
     tail: Arc<Tail<Record>>,
     router: Arc<Router>,
+    retained_topics: Arc<RetainedTopics>,
     pub(crate) wills: WillsUnderWay,
     /// Set once the relay runs.
     relay: OnceLock<Signal>,
@@ -51,10 +53,15 @@ pub(crate) struct Commits {
 }
 
 impl Commits {
-    pub(crate) fn new(tail: Arc<Tail<Record>>, router: Arc<Router>) -> Self {
+    pub(crate) fn new(
+        tail: Arc<Tail<Record>>,
+        router: Arc<Router>,
+        retained_topics: Arc<RetainedTopics>,
+    ) -> Self {
         Self {
             tail,
             router,
+            retained_topics,
             wills: WillsUnderWay::default(),
             relay: OnceLock::new(),
             waiting: Mutex::new(BTreeMap::new()),
@@ -100,6 +107,9 @@ impl CommitSink for Commits {
             let tenant = item.message.tenant;
             let commit = Commit { offset, at: committed_at, told: item.told };
             let record = Record::committed(item.message, commit);
+            if record.message.retain {
+                self.retained_topics.insert(tenant, &record.message.topic);
+            }
             self.tail.push(record.clone());
             let subscribed = self.router.fan_out(&record);
             if let Some(publisher) = item.publisher {

@@ -43,9 +43,10 @@ use sotto_storage::audit::{AuditAction, AuditEvent};
 use crate::admission::{Arrival, Barred, Gone, Room, Stage};
 use crate::connection::authenticating::{Authenticating, Step};
 use crate::connection::ending::{Ending, Farewell};
-use crate::connection::live::{Live, Turn};
+use crate::connection::live::{Live, Resting, Turn};
 use crate::connection::opening::{Opened, Refused, Shown, open};
 use crate::connection_id::ConnectionId;
+use crate::listener_name::ListenerName;
 use crate::metrics;
 use crate::services::Services;
 use crate::transport::{Scratch, Transport, TransportError};
@@ -61,8 +62,7 @@ pub(crate) struct Connection {
     transport: Transport,
     /// Plaintext not yet handled: an incomplete packet, or packets that must wait.
     input: Vec<u8>,
-    id: ConnectionId,
-    listener: &'static str,
+    listener: ListenerName,
     services: Arc<Services>,
     phase: Phase,
     /// One of the connections that the node may hold.
@@ -74,6 +74,8 @@ enum Phase {
     Authenticating(Box<Greeting>),
     Opening(Box<Opening>),
     Live(Box<Live>),
+    /// Live, with nothing under way. `None` only while it is looked after.
+    Resting(Box<Option<Resting>>),
     Ending(Box<Ending>),
     Over,
 }
@@ -116,7 +118,7 @@ thread_local! {
 impl Connection {
     pub(crate) fn new(
         transport: Transport,
-        listener: &'static str,
+        listener: ListenerName,
         arrival: Arrival,
         room: Room,
         services: Arc<Services>,
@@ -125,7 +127,6 @@ impl Connection {
         Self {
             transport,
             input: Vec::new(),
-            id: ConnectionId::next(),
             listener,
             services,
             phase: Phase::Arriving(Box::new(arrival)),
@@ -138,17 +139,23 @@ impl Connection {
             Phase::Arriving(arriving) => self.arrive(arriving, cx, shared),
             Phase::Authenticating(greeting) => self.authenticate(greeting, cx, shared),
             Phase::Opening(opening) => self.open(opening, cx, shared),
-            Phase::Live(mut live) => {
-                let turn = live.turn(&mut self.transport, &mut self.input, cx, shared);
-                match turn {
-                    Turn::Again => self.stay(Phase::Live(live), Poll::Ready(())),
-                    Turn::Wait => self.stay(Phase::Live(live), Poll::Pending),
-                    Turn::End(farewell) => {
-                        metrics::disconnect(farewell.label());
-                        self.input = Vec::new();
-                        let ending = live.end(farewell, &mut self.transport, cx, shared);
-                        self.stay(Phase::Ending(Box::new(ending)), Poll::Ready(()))
+            Phase::Live(mut live) => match self.live(&mut live, cx, shared) {
+                Turn::End(farewell) => self.end(*live, farewell, cx, shared),
+                Turn::Wait if live.is_at_rest() => {
+                    self.stay(Phase::Resting(Box::new(Some(live.rest()))), Poll::Pending)
+                }
+                Turn::Wait | Turn::Again => self.stay(Phase::Live(live), Poll::Pending),
+            },
+            Phase::Resting(mut place) => {
+                let Some(resting) = place.take() else { return Poll::Ready(()) };
+                let mut live = Live::wake(resting);
+                match self.live(&mut live, cx, shared) {
+                    Turn::End(farewell) => self.end(live, farewell, cx, shared),
+                    Turn::Wait if live.is_at_rest() => {
+                        *place = Some(live.rest());
+                        self.stay(Phase::Resting(place), Poll::Pending)
                     }
+                    Turn::Wait | Turn::Again => self.stay(Phase::Live(Box::new(live)), Poll::Pending),
                 }
             }
             Phase::Ending(mut ending) => match ending.poll(&mut self.transport, cx) {
@@ -157,6 +164,26 @@ impl Connection {
             },
             Phase::Over => Poll::Ready(()),
         }
+    }
+
+    /// Turns for as long as something moves, and other connections of the thread can wait for theirs.
+    fn live(&mut self, live: &mut Live, cx: &mut Context<'_>, shared: &mut Shared) -> Turn {
+        for _ in 0..TURNS_PER_POLL_MAX {
+            match live.turn(&mut self.transport, &mut self.input, cx, shared) {
+                Turn::Again => {}
+                over => return over,
+            }
+        }
+        shared.shrink();
+        cx.waker().wake_by_ref();
+        Turn::Again
+    }
+
+    fn end(&mut self, live: Live, farewell: Farewell, cx: &mut Context<'_>, shared: &mut Shared) -> Poll<()> {
+        metrics::disconnect(farewell.label());
+        self.input = Vec::new();
+        let ending = live.end(farewell, &mut self.transport, cx, shared);
+        self.stay(Phase::Ending(Box::new(ending)), Poll::Ready(()))
     }
 
     fn stay(&mut self, phase: Phase, poll: Poll<()>) -> Poll<()> {
@@ -169,9 +196,6 @@ impl Connection {
         if let Poll::Ready(gone) = arrival.poll_gone(cx) {
             metrics::disconnect(gone.as_str());
             return Poll::Ready(());
-        }
-        if let Poll::Ready(Err(error)) = self.transport.poll_flush(cx) {
-            return lost_before_connect(&error);
         }
         if self.transport.is_established() {
             if arrival.stage() == Stage::Tls {
@@ -331,20 +355,24 @@ impl Connection {
         arrival: Box<Arrival>,
     ) -> Poll<()> {
         let client = Told::of(&request);
-        let result = Box::pin(open(self.services.clone(), self.id, request, shown));
+        let result = Box::pin(open(self.services.clone(), ConnectionId::next(), request, shown));
         let opening = Opening { arrival, client, result };
         self.stay(Phase::Opening(Box::new(opening)), Poll::Ready(()))
     }
 
     fn open(&mut self, mut opening: Box<Opening>, cx: &mut Context<'_>, shared: &mut Shared) -> Poll<()> {
-        if let Poll::Ready(Err(error)) = self.transport.poll_flush(cx) {
+        let result = opening.result.as_mut().poll(cx);
+        // A session ticket leaves with CONNACK, unless that is a while.
+        if result.is_pending()
+            && let Poll::Ready(Err(error)) = self.transport.poll_flush(cx)
+        {
             return lost_before_connect(&error);
         }
-        match opening.result.as_mut().poll(cx) {
+        match result {
             Poll::Ready(Ok(opened)) => {
                 metrics::connect(ReasonCode::Success);
                 shared.output.clear();
-                let live = Live::begin(opened, self.id, self.services.clone(), &mut shared.output);
+                let live = Live::begin(opened, self.services.clone(), &mut shared.output);
                 let written = self.transport.write(cx, &mut shared.scratch, &shared.output);
                 let phase = if shared.output.is_empty() {
                     // The client takes no packet that is as large as its CONNACK.

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::{Arrival, Room};
 use crate::connection::Connection;
+use crate::listener_name::ListenerName;
 use crate::proxy_protocol::{FIXED_BYTES, Fixed, ProxyFault};
 use crate::services::Services;
 use crate::tls::{RecordLayer, TlsFailure};
@@ -163,8 +164,8 @@ impl Door {
             return own_metrics::disconnect(gone.as_str());
         }
         let Ok(transport) = self.below.transport(socket) else { return };
-        let label = self.below.label();
-        let connection = Connection::new(transport, label, arrival, room, self.services.clone());
+        let name = self.below.name();
+        let connection = Connection::new(transport, name, arrival, room, self.services.clone());
         // A task of its own, of a connection's size alone.
         self.connections.spawn(connection);
     }
@@ -175,12 +176,11 @@ impl Door {
 }
 
 impl Below {
-    /// The flag and the key of the configuration, and the listener's label in metrics.
-    pub(crate) fn label(&self) -> &'static str {
+    pub(crate) fn name(&self) -> ListenerName {
         match self {
-            Self::Tls(_) => "mqtts",
-            Self::WebSocket(_) => "wss",
-            Self::Tcp => "plain",
+            Self::Tls(_) => ListenerName::Mqtts,
+            Self::WebSocket(_) => ListenerName::Wss,
+            Self::Tcp => ListenerName::Plain,
         }
     }
 

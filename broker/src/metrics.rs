@@ -1,11 +1,13 @@
 //! What operators see. Labels come from closed enumerations only.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use sotto_model::QoS;
 use sotto_mqtt::reason::ReasonCode;
+
+use crate::listener_name::ListenerName;
 
 /// Why a message did not reach a session that it was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +34,14 @@ struct Hot {
     messages_in: [AtomicU64; 3],
     messages_out: [AtomicU64; 3],
     dropped: [AtomicU64; 5],
+    subscriptions: AtomicI64,
 }
 
 static HOT: Hot = Hot {
     messages_in: [const { AtomicU64::new(0) }; 3],
     messages_out: [const { AtomicU64::new(0) }; 3],
     dropped: [const { AtomicU64::new(0) }; 5],
+    subscriptions: AtomicI64::new(0),
 };
 
 const QOS_LABELS: [&str; 3] = ["0", "1", "2"];
@@ -56,6 +60,12 @@ pub(crate) fn dropped(cause: Drop) {
     HOT.dropped[cause as usize].fetch_add(1, Ordering::Relaxed);
 }
 
+/// So many more, or fewer, than before.
+pub(crate) fn subscriptions_changed(before: usize, after: usize) {
+    let change = i64::try_from(after).unwrap_or(i64::MAX) - i64::try_from(before).unwrap_or(i64::MAX);
+    HOT.subscriptions.fetch_add(change, Ordering::Relaxed);
+}
+
 /// Hands the hot counts to the recorder.
 pub(crate) fn flush_hot() {
     for (label, count) in QOS_LABELS.iter().zip(&HOT.messages_in) {
@@ -67,14 +77,16 @@ pub(crate) fn flush_hot() {
     for (label, count) in DROP_LABELS.iter().zip(&HOT.dropped) {
         counter!("sotto_messages_dropped_total", "cause" => *label).absolute(count.load(Ordering::Relaxed));
     }
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^53")]
+    gauge!("sotto_subscriptions").set(HOT.subscriptions.load(Ordering::Relaxed) as f64);
 }
 
-pub(crate) fn connection_opened(listener: &'static str) {
-    gauge!("sotto_connections", "listener" => listener).increment(1);
+pub(crate) fn connection_opened(listener: ListenerName) {
+    gauge!("sotto_connections", "listener" => listener.as_str()).increment(1);
 }
 
-pub(crate) fn connection_closed(listener: &'static str) {
-    gauge!("sotto_connections", "listener" => listener).decrement(1);
+pub(crate) fn connection_closed(listener: ListenerName) {
+    gauge!("sotto_connections", "listener" => listener.as_str()).decrement(1);
 }
 
 /// Closed before a byte of it was read.

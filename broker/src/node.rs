@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use sotto_auth::{Authenticator, Policy};
 use sotto_keyring::Keyring;
-use sotto_model::limits::TAIL_BYTES_MAX;
+use sotto_model::limits::{RETAINED_TOPICS_KNOWN_MAX, TAIL_BYTES_MAX};
 use sotto_model::{ClientLimits, Clock, Principal, SessionId, TenantId};
 use sotto_storage::Store;
 use sotto_storage::committer::Committer;
@@ -26,12 +26,14 @@ use crate::clock::SystemClock;
 use crate::commits::Commits;
 use crate::config::ConfiguredRule;
 use crate::database_wait::once_there;
+use crate::deadlines::Deadlines;
 use crate::devices::Devices;
 use crate::directory::LiveDirectory;
 use crate::log_starts::LogStarts;
 use crate::operations::Operations;
 use crate::password_queue::PasswordQueue;
 use crate::registry::Registry;
+use crate::retained_topics::RetainedTopics;
 use crate::retention::retain;
 use crate::router::Router;
 use crate::services::Services;
@@ -39,6 +41,7 @@ use crate::session_entry::{Command, SessionEntry};
 use crate::share::driver::Drivers;
 use crate::share::name::is_reserved;
 use crate::sweep::sweep;
+use crate::unsaved::Unsaved;
 use crate::wills::publish_due_wills;
 
 /// How long a password that was verified need not be hashed again.
@@ -131,7 +134,13 @@ impl Node {
             &once_there(async || store.retention().await.context("read where the logs begin")).await?,
         );
         let tail = Arc::new(Tail::new(TAIL_BYTES_MAX, heads));
-        let commits = Arc::new(Commits::new(tail.clone(), router.clone()));
+        let retained_topics = Arc::new(RetainedTopics::new(
+            once_there(async || {
+                store.retained_topics(RETAINED_TOPICS_KNOWN_MAX).await.context("read which topics retain")
+            })
+            .await?,
+        ));
+        let commits = Arc::new(Commits::new(tail.clone(), router.clone(), retained_topics.clone()));
         let committer = once_there(async || {
             Committer::start(store.clone(), commits.clone(), clock.clone(), &tasks, &abandon)
                 .await
@@ -153,6 +162,9 @@ impl Node {
             commits,
             tail,
             starts: Arc::new(starts),
+            retained_topics,
+            deadlines: Deadlines::new(),
+            unsaved: Unsaved::default(),
             retention_changed,
             router: router.clone(),
             registry,

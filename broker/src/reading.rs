@@ -121,6 +121,13 @@ impl Services {
         Ok(records)
     }
 
+    /// False only where nothing is retained for the subscription. Asked after it began to take live messages.
+    pub(crate) fn may_be_retained(&self, entry: &SessionEntry, subscription: &Subscription) -> bool {
+        let tenant = entry.principal.tenant;
+        let concrete = self.concrete(&entry.principal, &subscription.filter);
+        concrete.iter().any(|(filter, _)| self.retained_topics.may_match(tenant, filter))
+    }
+
     /// Where to begin to read the retained messages that a filter matches.
     pub(crate) fn retained_reading(&self, principal: &Principal, filter: &TopicFilter) -> RetainedReading {
         RetainedReading { filters: self.concrete(principal, filter).into(), after: None }

@@ -13,6 +13,10 @@ use crate::session_entry::{Command, SessionEntry};
 /// How long a connection waits for the one before it to let go of the session.
 const TAKEOVER_WAIT: Duration = Duration::from_secs(10);
 
+/// The table gives memory back when it is filled to less than one of so many parts, unless it is this small.
+const SHRINK_BELOW: usize = 8;
+const KEPT_PLACES: usize = 1024;
+
 pub(crate) struct Registry {
     entries: DashMap<(TenantId, ClientId), Arc<SessionEntry>, KeyHasher>,
     /// Entries of each tenant that has any.
@@ -146,6 +150,13 @@ impl Registry {
 
     pub(crate) fn for_each(&self, mut call: impl FnMut(&Arc<SessionEntry>)) {
         self.entries.iter().for_each(|entry| call(entry.value()));
+    }
+
+    /// Gives back the memory of many sessions that have gone.
+    pub(crate) fn shrink(&self) {
+        if self.entries.capacity() / SHRINK_BELOW > self.entries.len().max(KEPT_PLACES) {
+            self.entries.shrink_to_fit();
+        }
     }
 
     pub(crate) fn len(&self) -> usize {

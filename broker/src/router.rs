@@ -13,14 +13,16 @@ use sotto_model::{ClientLimits, QoS, Subscription, TenantId, TopicName, TopicPol
 
 use crate::metrics::{Drop, dropped};
 use crate::record::Record;
-use crate::session_entry::{Delivery, Grant, Posted, SessionEntry};
+use crate::session_entry::{Delivery, Grant, Posted, SessionEntry, Terms};
 use crate::share::groups::{Groups, Indexed};
 use crate::topic_tree::TopicTree;
 
+/// Beside one filter: a session has at most one subscription of it in the tree, for what it shares is its
+/// group's.
 #[derive(Clone)]
 struct Subscriber {
     entry: Arc<SessionEntry>,
-    subscription: Subscription,
+    terms: Terms,
 }
 
 pub(crate) struct Router {
@@ -96,13 +98,13 @@ impl Router {
         if is_by_membership(entry, subscription) {
             return;
         }
-        let subscriber = Subscriber { entry: entry.clone(), subscription: subscription.clone() };
+        let subscriber = Subscriber { entry: entry.clone(), terms: Terms::of(subscription) };
         // The map's guard is held until the insert is done, or an empty tree could be dropped between.
         let tree = self
             .trees
             .entry(entry.principal.tenant)
             .or_insert_with(|| Arc::new(RwLock::new(TopicTree::new())));
-        tree.write().insert(&subscription.filter, subscriber, |known| is_same(known, entry, subscription));
+        tree.write().insert(&subscription.filter, subscriber, |known| Arc::ptr_eq(&known.entry, entry));
     }
 
     fn remove(&self, entry: &Arc<SessionEntry>, subscription: &Subscription) {
@@ -111,7 +113,7 @@ impl Router {
         }
         let tree = self.trees.get(&entry.principal.tenant).map(|tree| tree.clone());
         if let Some(tree) = tree {
-            tree.write().remove(&subscription.filter, |known| is_same(known, entry, subscription));
+            tree.write().remove(&subscription.filter, |known| Arc::ptr_eq(&known.entry, entry));
         }
     }
 
@@ -132,7 +134,7 @@ impl Router {
         self.with_tree(tenant, |tree| {
             tree.matching(topic, |subscriber| {
                 let entry = &subscriber.entry;
-                wanted |= subscriber.subscription.options.qos != QoS::AtMostOnce
+                wanted |= subscriber.terms.options.qos != QoS::AtMostOnce
                     && (entry.is_stored() || entry.needs_the_log());
             });
         });
@@ -162,7 +164,7 @@ impl Router {
         self.with_tree(tenant, |tree| {
             let mut found: smallvec::SmallVec<[&Subscriber; 16]> = smallvec::SmallVec::new();
             tree.matching(&record.message.topic, |subscriber| {
-                if subscriber.entry.takes(&subscriber.subscription, record) {
+                if subscriber.entry.takes(subscriber.terms.options, record) {
                     found.push(subscriber);
                 }
             });
@@ -174,10 +176,10 @@ impl Router {
             for subscriber in found {
                 match matches.last_mut() {
                     Some((entry, grant)) if Arc::ptr_eq(entry, &subscriber.entry) => {
-                        grant.merge(&subscriber.subscription, record);
+                        grant.merge(subscriber.terms, record);
                     }
                     _ => {
-                        matches.push((subscriber.entry.clone(), Grant::of(&subscriber.subscription, record)));
+                        matches.push((subscriber.entry.clone(), Grant::of(subscriber.terms, record)));
                     }
                 }
             }
@@ -218,10 +220,6 @@ fn user_of(entry: &SessionEntry) -> (TenantId, UserId) {
 /// Is the subscription found through its user's conversations, and not through the tree?
 fn is_by_membership(entry: &SessionEntry, subscription: &Subscription) -> bool {
     entry.principal.topics == TopicPolicy::Membership && subscription.filter.as_str().starts_with("c/")
-}
-
-fn is_same(known: &Subscriber, entry: &Arc<SessionEntry>, subscription: &Subscription) -> bool {
-    Arc::ptr_eq(&known.entry, entry) && known.subscription.filter == subscription.filter
 }
 
 #[cfg(test)]

@@ -15,12 +15,15 @@ use crate::admission::Admission;
 use crate::audit::Audit;
 use crate::clock::SystemClock;
 use crate::commits::Commits;
+use crate::deadlines::Deadlines;
 use crate::devices::Devices;
 use crate::log_starts::LogStarts;
 use crate::password_queue::PasswordQueue;
 use crate::record::Record;
 use crate::registry::Registry;
+use crate::retained_topics::RetainedTopics;
 use crate::router::Router;
+use crate::unsaved::Unsaved;
 
 pub(crate) struct Services {
     pub(crate) limits: ClientLimits,
@@ -34,10 +37,13 @@ pub(crate) struct Services {
     pub(crate) sessions: SessionWriter,
     pub(crate) tail: Arc<Tail<Record>>,
     pub(crate) starts: Arc<LogStarts>,
+    pub(crate) retained_topics: Arc<RetainedTopics>,
     /// Rung by whoever changed how long something is kept.
     pub(crate) retention_changed: Arc<Notify>,
     pub(crate) router: Arc<Router>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) unsaved: Unsaved,
     pub(crate) devices: Arc<Devices>,
     pub(crate) audit: Audit,
     pub(crate) admission: Arc<Admission>,

@@ -5,19 +5,22 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::Waker;
 
 use futures::task::AtomicWaker;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
-use sotto_model::{ClientLimits, Offset, PacketId, Principal, QoS, Subscription, TopicFilter};
+use sotto_model::{
+    ClientLimits, Offset, PacketId, Principal, QoS, Subscription, SubscriptionOptions, TopicFilter,
+};
 use sotto_mqtt::reason::ReasonCode;
 use sotto_storage::session_store::SessionRef;
 use tokio::sync::oneshot;
 
 use crate::client_tag::ClientTag;
 use crate::connection_id::ConnectionId;
+use crate::metrics::subscriptions_changed;
 use crate::record::Record;
 use crate::share::desk::Desk;
 use crate::share::ticket::Ticket;
@@ -33,6 +36,19 @@ pub(crate) struct Delivery {
 pub(crate) struct Loan {
     pub(crate) delivery: Delivery,
     pub(crate) ticket: Ticket,
+}
+
+/// What a subscription asks for, beside its filter.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) options: SubscriptionOptions,
+    pub(crate) identifier: Option<u32>,
+}
+
+impl Terms {
+    pub(crate) fn of(subscription: &Subscription) -> Self {
+        Self { options: subscription.options, identifier: subscription.identifier }
+    }
 }
 
 /// What the matching subscriptions of one session grant together.
@@ -91,13 +107,20 @@ pub(crate) struct SessionEntry {
     waker: AtomicWaker,
     /// Tenths of a second on the node's clock after which the sweep ends the connection; 0: never.
     deadline_tenths: AtomicU32,
-    /// The stored progress is older than the session's.
-    unsaved: AtomicBool,
+    /// Where it stands among the [`Deadlines`](crate::deadlines::Deadlines); 0: nowhere.
+    deadline_slot: AtomicU32,
+    /// `UNSAVED` and `LISTED`.
+    progress: AtomicU8,
     /// Outlives its connection.
     stored: AtomicBool,
     /// The mailbox is half full, or the session reads the log: see [`SessionEntry::needs_the_log`].
     crowded: AtomicBool,
 }
+
+/// The stored progress is older than the session's.
+const UNSAVED: u8 = 1;
+/// It is on the list of those that are [`Unsaved`](crate::unsaved::Unsaved).
+const LISTED: u8 = 2;
 
 struct Mailbox {
     owner: Option<ConnectionId>,
@@ -105,7 +128,7 @@ struct Mailbox {
     successor: Option<oneshot::Sender<()>>,
     session: Option<SessionRef>,
     queue: VecDeque<Delivery>,
-    queued_bytes: usize,
+    queued_bytes: u32,
     /// Set once the owner takes live messages.
     live: bool,
     /// The session reads the log from its cursor: messages of the log are not queued.
@@ -145,7 +168,8 @@ impl SessionEntry {
             desk: Desk::new(),
             waker: AtomicWaker::new(),
             deadline_tenths: AtomicU32::new(0),
-            unsaved: AtomicBool::new(false),
+            deadline_slot: AtomicU32::new(0),
+            progress: AtomicU8::new(0),
             stored: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
         }
@@ -181,7 +205,7 @@ impl SessionEntry {
         mailbox.command = None;
         self.note_crowd(&mailbox);
         self.deadline_tenths.store(0, Ordering::Relaxed);
-        self.unsaved.store(false, Ordering::Relaxed);
+        self.set_saved();
         if let Some(successor) = mailbox.successor.take() {
             // A successor that has given up is gone; the entry is free all the same.
             let _ = successor.send(());
@@ -219,9 +243,9 @@ impl SessionEntry {
         if again && mailbox.behind {
             return Posted::FromLog;
         }
-        let bytes = delivery.record.message.bytes();
+        let bytes = bytes_of(&delivery);
         let full = mailbox.queue.len() >= self.queue_records_max as usize
-            || mailbox.queued_bytes + bytes > self.queue_bytes_max as usize && !mailbox.queue.is_empty();
+            || mailbox.queued_bytes.saturating_add(bytes) > self.queue_bytes_max && !mailbox.queue.is_empty();
         if full && !again {
             return Posted::Dropped;
         }
@@ -232,7 +256,7 @@ impl SessionEntry {
             };
             mailbox.queue.retain(kept);
             mailbox.queue.shrink_to_fit();
-            mailbox.queued_bytes = mailbox.queue.iter().map(|kept| kept.record.message.bytes()).sum();
+            mailbox.queued_bytes = mailbox.queue.iter().map(bytes_of).fold(0, u32::saturating_add);
             mailbox.behind = true;
             self.note_crowd(&mailbox);
             drop(mailbox);
@@ -240,7 +264,7 @@ impl SessionEntry {
             return Posted::FromLog;
         }
         mailbox.queue.push_back(delivery);
-        mailbox.queued_bytes += bytes;
+        mailbox.queued_bytes = mailbox.queued_bytes.saturating_add(bytes);
         self.note_crowd(&mailbox);
         let first = mailbox.queue.len() == 1;
         drop(mailbox);
@@ -268,7 +292,7 @@ impl SessionEntry {
     fn note_crowd(&self, mailbox: &Mailbox) {
         let crowded = mailbox.behind
             || mailbox.queue.len() >= self.queue_records_max as usize / 2
-            || mailbox.queued_bytes >= self.queue_bytes_max as usize / 2;
+            || mailbox.queued_bytes >= self.queue_bytes_max / 2;
         self.crowded.store(crowded, Ordering::Relaxed);
     }
 
@@ -300,13 +324,23 @@ impl SessionEntry {
         self.waker.wake();
     }
 
-    pub(crate) fn is_past_deadline(&self, now_tenths: u32) -> bool {
-        let deadline = self.deadline_tenths.load(Ordering::Relaxed);
-        deadline != 0 && now_tenths >= deadline
+    // ---- called by the sweep ----
+
+    /// It stands in that slot, and in no other that counts.
+    pub(crate) fn stand_in(&self, slot: u32) {
+        self.deadline_slot.store(slot, Ordering::SeqCst);
     }
 
-    pub(crate) fn is_unsaved(&self) -> bool {
-        self.unsaved.load(Ordering::Relaxed)
+    /// Its deadline, if it stood there and has one. Between a deadline that is set and the slot that is looked
+    /// at, and a slot that is left and the deadline that is looked at, one sees the other.
+    pub(crate) fn leave(&self, slot: u32) -> Option<u32> {
+        self.deadline_slot.compare_exchange(slot, 0, Ordering::SeqCst, Ordering::SeqCst).ok()?;
+        Some(self.deadline_tenths.load(Ordering::SeqCst)).filter(|deadline| *deadline != 0)
+    }
+
+    /// False: it is on the list of those that are unsaved no more.
+    pub(crate) fn stays_unsaved(&self) -> bool {
+        self.progress.compare_exchange(LISTED, 0, Ordering::AcqRel, Ordering::Relaxed).is_err()
     }
 
     // ---- called by the owner ----
@@ -316,11 +350,30 @@ impl SessionEntry {
     }
 
     pub(crate) fn set_deadline_tenths(&self, deadline: u32) {
-        self.deadline_tenths.store(deadline, Ordering::Relaxed);
+        if self.deadline_tenths.load(Ordering::Relaxed) != deadline {
+            self.deadline_tenths.store(deadline, Ordering::SeqCst);
+        }
     }
 
-    pub(crate) fn set_unsaved(&self, unsaved: bool) {
-        self.unsaved.store(unsaved, Ordering::Relaxed);
+    /// Does it stand nowhere, or too late to be looked at in time?
+    pub(crate) fn stands_after(&self, slot: u32) -> bool {
+        let standing = self.deadline_slot.load(Ordering::SeqCst);
+        standing == 0 || standing > slot
+    }
+
+    pub(crate) fn is_unsaved(&self) -> bool {
+        self.progress.load(Ordering::Relaxed) & UNSAVED != 0
+    }
+
+    /// True when it is to be put on the list.
+    pub(crate) fn set_unsaved(&self) -> bool {
+        // It may be so with every packet, and seldom is new.
+        self.progress.load(Ordering::Relaxed) != UNSAVED | LISTED
+            && self.progress.fetch_or(UNSAVED | LISTED, Ordering::AcqRel) & LISTED == 0
+    }
+
+    pub(crate) fn set_saved(&self) {
+        self.progress.fetch_and(!UNSAVED, Ordering::AcqRel);
     }
 
     /// From here on live messages are queued; with `behind`, those of the log are not, and are to be read.
@@ -362,7 +415,7 @@ impl SessionEntry {
     pub(crate) fn next_delivery(&self) -> Option<Delivery> {
         let mut mailbox = self.mailbox.lock();
         let delivery = mailbox.queue.pop_front()?;
-        mailbox.queued_bytes -= delivery.record.message.bytes();
+        mailbox.queued_bytes = mailbox.queued_bytes.saturating_sub(bytes_of(&delivery));
         if mailbox.queue.is_empty() {
             mailbox.queue = VecDeque::new();
         }
@@ -394,7 +447,13 @@ impl SessionEntry {
             *known = Subscription { since, ..subscription };
             return false;
         }
+        // Most sessions have one or a few, and keep them.
+        if subscriptions.len() == subscriptions.capacity() {
+            let more = subscriptions.len() / 2 + 1;
+            subscriptions.reserve_exact(more);
+        }
         subscriptions.push(subscription);
+        subscriptions_changed(0, 1);
         true
     }
 
@@ -403,11 +462,15 @@ impl SessionEntry {
         let at = subscriptions.iter().position(|known| known.filter.as_subscribed() == filter)?;
         let gone = subscriptions.swap_remove(at);
         subscriptions.shrink_to_fit();
+        subscriptions_changed(1, 0);
         Some(gone)
     }
 
     pub(crate) fn set_subscriptions(&self, subscriptions: Vec<Subscription>) -> Vec<Subscription> {
-        std::mem::replace(&mut *self.subscriptions.write(), subscriptions)
+        let count = subscriptions.len();
+        let before = std::mem::replace(&mut *self.subscriptions.write(), subscriptions);
+        subscriptions_changed(before.len(), count);
+        before
     }
 
     pub(crate) fn with_subscriptions<T>(&self, read: impl FnOnce(&[Subscription]) -> T) -> T {
@@ -427,13 +490,15 @@ impl SessionEntry {
     fn grant_by(&self, record: &Record, counts: impl Fn(&Subscription) -> bool) -> Option<Grant> {
         self.with_subscriptions(|subscriptions| {
             let matching = subscriptions.iter().filter(|known| {
-                counts(known) && known.filter.matches(&record.message.topic) && self.takes(known, record)
+                counts(known)
+                    && known.filter.matches(&record.message.topic)
+                    && self.takes(known.options, record)
             });
             let mut grant: Option<Grant> = None;
             for known in matching {
                 match &mut grant {
-                    None => grant = Some(Grant::of(known, record)),
-                    Some(grant) => grant.merge(known, record),
+                    None => grant = Some(Grant::of(Terms::of(known), record)),
+                    Some(grant) => grant.merge(Terms::of(known), record),
                 }
             }
             grant
@@ -441,9 +506,13 @@ impl SessionEntry {
     }
 
     /// With No Local a session does not get what its own client published. [MQTT-3.8.3-3]
-    pub(crate) fn takes(&self, subscription: &Subscription, record: &Record) -> bool {
-        !subscription.options.no_local || record.message.publisher != self.tag
+    pub(crate) fn takes(&self, options: SubscriptionOptions, record: &Record) -> bool {
+        !options.no_local || record.message.publisher != self.tag
     }
+}
+
+fn bytes_of(delivery: &Delivery) -> u32 {
+    u32::try_from(delivery.record.message.bytes()).unwrap_or(u32::MAX)
 }
 
 impl Mailbox {
@@ -456,20 +525,20 @@ impl Mailbox {
 }
 
 impl Grant {
-    pub(crate) fn of(subscription: &Subscription, record: &Record) -> Self {
+    pub(crate) fn of(terms: Terms, record: &Record) -> Self {
         Self {
-            qos: subscription.options.qos.min(record.message.qos),
+            qos: terms.options.qos.min(record.message.qos),
             // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
-            retain: record.message.retain && subscription.options.retain_as_published,
-            identifiers: subscription.identifier.into_iter().collect(),
+            retain: record.message.retain && terms.options.retain_as_published,
+            identifiers: terms.identifier.into_iter().collect(),
         }
     }
 
     /// Overlapping subscriptions: one copy, at the highest QoS, with every identifier.
-    pub(crate) fn merge(&mut self, subscription: &Subscription, record: &Record) {
-        self.qos = self.qos.max(subscription.options.qos.min(record.message.qos));
-        self.retain |= record.message.retain && subscription.options.retain_as_published;
-        self.identifiers.extend(subscription.identifier);
+    pub(crate) fn merge(&mut self, terms: Terms, record: &Record) {
+        self.qos = self.qos.max(terms.options.qos.min(record.message.qos));
+        self.retain |= record.message.retain && terms.options.retain_as_published;
+        self.identifiers.extend(terms.identifier);
     }
 }
 

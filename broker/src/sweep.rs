@@ -1,4 +1,4 @@
-//! Two rounds a second over all sessions instead of a timer each, for Keep Alive; progress to be kept, gauges
+//! Two rounds a second, for what sessions would else need a timer each: Keep Alive, progress to be kept; gauges
 //! and expiry come in some of them.
 
 use std::sync::Arc;
@@ -38,13 +38,14 @@ pub(crate) async fn sweep(services: Arc<Services>, stop: CancellationToken) {
         time_out(&services);
         services.admission.sweep(services.clock.tenths());
         if round % FULL_EVERY_ROUNDS == 0 {
-            wake_unsaved(&services);
+            services.unsaved.wake();
             flush_hot();
             services.admission.report();
             if let Some(bytes) = resident_bytes() {
                 services.admission.note_memory(bytes);
                 gauge!("sotto_memory_bytes").set(bytes_of(bytes));
             }
+            gauge!("sotto_sessions").set(count(services.registry.len()));
             OpenFiles::read().report();
         }
         if round % EXPIRY_EVERY_ROUNDS == 0 {
@@ -55,27 +56,11 @@ pub(crate) async fn sweep(services: Arc<Services>, stop: CancellationToken) {
 }
 
 fn time_out(services: &Services) {
-    let now = services.clock.tenths();
-    services.registry.for_each(|entry| {
-        if entry.is_past_deadline(now) {
-            entry.command(Command::TimedOut);
-        }
-    });
-}
-
-fn wake_unsaved(services: &Services) {
-    let mut subscriptions = 0_usize;
-    services.registry.for_each(|entry| {
-        subscriptions += entry.with_subscriptions(<[_]>::len);
-        if entry.is_unsaved() {
-            entry.wake();
-        }
-    });
-    gauge!("sotto_sessions").set(count(services.registry.len()));
-    gauge!("sotto_subscriptions").set(count(subscriptions));
+    services.deadlines.look(services.clock.tenths(), |entry| entry.command(Command::TimedOut));
 }
 
 async fn expire(services: &Services) {
+    services.registry.shrink();
     // A store that is away keeps its sessions until it is back.
     let Ok(expired) = services.store.expire(services.clock.unix_now(), EXPIRED_PER_LOOK_MAX).await else {
         return;

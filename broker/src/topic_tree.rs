@@ -4,11 +4,20 @@
 //! `TOPIC_LEVELS_MAX`, without recursion.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use sotto_model::{TopicFilter, TopicName};
 
+/// The table of exact filters gives memory back when it is filled to less than one of so many parts, unless it
+/// is this small.
+const SHRINK_BELOW: usize = 8;
+const KEPT_FILTERS: usize = 1024;
+
+/// Most filters have one.
+type Subscribers<S> = smallvec::SmallVec<[S; 1]>;
+
 pub(crate) struct TopicTree<S> {
-    exact: HashMap<Box<str>, Vec<S>>,
+    exact: HashMap<Arc<str>, Subscribers<S>>,
     root: Node<S>,
 }
 
@@ -17,9 +26,9 @@ struct Node<S> {
     children: HashMap<Box<str>, Node<S>>,
     plus: Option<Box<Node<S>>>,
     /// Filters that end with `#` here.
-    hash: Vec<S>,
+    hash: Subscribers<S>,
     /// Filters that end here.
-    here: Vec<S>,
+    here: Subscribers<S>,
 }
 
 impl<S> TopicTree<S> {
@@ -32,7 +41,7 @@ impl<S> TopicTree<S> {
         let subscribers = if filter.has_wildcard() {
             self.root.descend(filter)
         } else {
-            self.exact.entry(filter.as_str().into()).or_default()
+            self.exact.entry(filter.text()).or_default()
         };
         match subscribers.iter_mut().find(|known| same(known)) {
             Some(known) => *known = subscriber,
@@ -48,6 +57,9 @@ impl<S> TopicTree<S> {
             discard(subscribers, &same);
             if subscribers.is_empty() {
                 self.exact.remove(filter.as_str());
+                if self.exact.capacity() / SHRINK_BELOW > self.exact.len().max(KEPT_FILTERS) {
+                    self.exact.shrink_to(self.exact.len() * 2);
+                }
             }
         }
     }
@@ -88,14 +100,14 @@ impl<S> TopicTree<S> {
 
 impl<S> Node<S> {
     fn new() -> Self {
-        Self { children: HashMap::new(), plus: None, hash: Vec::new(), here: Vec::new() }
+        Self { children: HashMap::new(), plus: None, hash: Subscribers::new(), here: Subscribers::new() }
     }
 
     fn is_empty(&self) -> bool {
         self.children.is_empty() && self.plus.is_none() && self.hash.is_empty() && self.here.is_empty()
     }
 
-    fn descend(&mut self, filter: &TopicFilter) -> &mut Vec<S> {
+    fn descend(&mut self, filter: &TopicFilter) -> &mut Subscribers<S> {
         let mut node = self;
         for level in filter.levels() {
             node = match level {
@@ -132,7 +144,7 @@ impl<S> Node<S> {
     }
 }
 
-fn discard<S>(subscribers: &mut Vec<S>, same: &impl Fn(&S) -> bool) {
+fn discard<S>(subscribers: &mut Subscribers<S>, same: &impl Fn(&S) -> bool) {
     subscribers.retain(|known| !same(known));
     subscribers.shrink_to_fit();
 }

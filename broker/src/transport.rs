@@ -32,6 +32,15 @@ pub(crate) struct Transport {
     socket: Socket,
     tls: Option<RecordLayer>,
     websocket: Option<Box<WebSocket>>,
+    kept: Kept,
+}
+
+/// Nearly always nothing, and then it takes no more than a pointer.
+#[derive(Default)]
+struct Kept(Option<Box<KeptBytes>>);
+
+#[derive(Default)]
+struct KeptBytes {
     /// An incomplete TLS record.
     partial: Vec<u8>,
     /// Written by us, not yet taken by the socket, from `unsent_from` on.
@@ -72,15 +81,7 @@ impl Scratch {
 
 impl Transport {
     pub(crate) fn new(socket: Socket, tls: Option<RecordLayer>, websocket: Option<WebSocket>) -> Self {
-        Self {
-            socket,
-            tls,
-            websocket: websocket.map(Box::new),
-            partial: Vec::new(),
-            unsent: Vec::new(),
-            unsent_from: 0,
-            over: None,
-        }
+        Self { socket, tls, websocket: websocket.map(Box::new), kept: Kept::default() }
     }
 
     pub(crate) fn is_established(&self) -> bool {
@@ -88,11 +89,11 @@ impl Transport {
     }
 
     pub(crate) fn has_unsent(&self) -> bool {
-        self.unsent_from < self.unsent.len()
+        self.unsent_bytes() > 0
     }
 
     pub(crate) fn unsent_bytes(&self) -> usize {
-        self.unsent.len() - self.unsent_from
+        self.kept.unsent().len()
     }
 
     /// Reads once and appends what it carries of MQTT packets: possibly nothing, when a record or a frame is
@@ -103,7 +104,7 @@ impl Transport {
         scratch: &mut Scratch,
         packets: &mut Vec<u8>,
     ) -> Poll<Result<(), TransportError>> {
-        match self.over {
+        match self.kept.over() {
             Some(Over::Closed) => return Poll::Ready(Err(TransportError::Closed)),
             Some(Over::WebSocket(violation)) => return Poll::Ready(Err(violation.into())),
             None => {}
@@ -128,6 +129,12 @@ impl Transport {
             scratch.frames = frames;
             received
         };
+        if received.is_ok() && self.is_established() && !packets.is_empty() {
+            // A session ticket, or a WebSocket's answer: it leaves with what the packets are answered, or before
+            // anything else is read.
+            self.kept.keep_unsent(&scratch.outgoing);
+            return Poll::Ready(Ok(()));
+        }
         // Handshake records and alerts leave even when the connection fails.
         let sent = self.poll_send(cx, &scratch.outgoing);
         received?;
@@ -146,21 +153,19 @@ impl Transport {
             plaintext.extend_from_slice(&scratch.incoming[..read]);
             return Ok(());
         };
-        let closed = if self.partial.is_empty() {
+        let fed = if self.kept.partial().is_empty() {
             let fed = tls.feed(&mut scratch.incoming[..read], plaintext, &mut scratch.outgoing)?;
-            self.partial.extend_from_slice(&scratch.incoming[fed.consumed..read]);
-            fed.closed
+            self.kept.set_partial(&scratch.incoming[fed.consumed..read]);
+            fed
         } else {
-            self.partial.extend_from_slice(&scratch.incoming[..read]);
-            let fed = tls.feed(&mut self.partial, plaintext, &mut scratch.outgoing)?;
-            self.partial.drain(..fed.consumed);
-            if self.partial.is_empty() {
-                self.partial = Vec::new();
-            }
-            fed.closed
+            let mut partial = self.kept.take_partial();
+            partial.extend_from_slice(&scratch.incoming[..read]);
+            let fed = tls.feed(&mut partial, plaintext, &mut scratch.outgoing)?;
+            self.kept.set_partial(&partial[fed.consumed..]);
+            fed
         };
-        if closed {
-            self.over = Some(Over::Closed);
+        if fed.closed {
+            self.kept.end(Over::Closed);
         }
         Ok(())
     }
@@ -176,8 +181,8 @@ impl Transport {
         scratch.answers.clear();
         match websocket.receive(frames, packets, &mut scratch.answers) {
             Ok(Received::More) => {}
-            Ok(Received::Closed) => self.over = Some(Over::Closed),
-            Err(violation) => self.over = Some(Over::WebSocket(violation)),
+            Ok(Received::Closed) => self.kept.end(Over::Closed),
+            Err(violation) => self.kept.end(Over::WebSocket(violation)),
         }
         if scratch.answers.is_empty() {
             return Ok(());
@@ -207,34 +212,29 @@ impl Transport {
     /// Sends what is kept.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
         while self.has_unsent() {
-            let unsent = &self.unsent[self.unsent_from..];
-            match ready!(Pin::new(&mut self.socket).poll_write(cx, unsent))? {
+            match ready!(Pin::new(&mut self.socket).poll_write(cx, self.kept.unsent()))? {
                 0 => return Poll::Ready(Err(TransportError::Closed)),
-                written => self.unsent_from += written,
+                written => self.kept.sent(written),
             }
-        }
-        if !self.unsent.is_empty() {
-            self.unsent = Vec::new();
-            self.unsent_from = 0;
         }
         Poll::Ready(Ok(()))
     }
 
     /// Queues behind what is kept what ends the connection: a WebSocket's close frame, and close_notify.
     pub(crate) fn close_notify(&mut self) {
-        let mut unsent = std::mem::take(&mut self.unsent);
+        let mut last = Vec::new();
         let mut frame = Vec::new();
         if let Some(websocket) = &mut self.websocket {
             websocket.close(&mut frame);
         }
         if !frame.is_empty() {
             // A connection on which nothing can be sent any more is closed without a word.
-            let _ = self.encrypt(&frame, &mut unsent);
+            let _ = self.encrypt(&frame, &mut last);
         }
         if let Some(tls) = &mut self.tls {
-            tls.close(&mut self.partial, &mut unsent);
+            tls.close(self.kept.partial_mut(), &mut last);
         }
-        self.unsent = unsent;
+        self.kept.keep_unsent(&last);
     }
 
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -243,16 +243,23 @@ impl Transport {
 
     fn encrypt(&mut self, plaintext: &[u8], outgoing: &mut Vec<u8>) -> Result<(), TransportError> {
         match &mut self.tls {
-            Some(tls) => tls.encrypt(plaintext, &mut self.partial, outgoing)?,
+            Some(tls) => tls.encrypt(plaintext, self.kept.partial_mut(), outgoing)?,
             None => outgoing.extend_from_slice(plaintext),
         }
         Ok(())
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, outgoing: &[u8]) -> Result<(), TransportError> {
+        if self.has_unsent() {
+            // Nothing may overtake what is kept.
+            self.kept.keep_unsent(outgoing);
+            return match self.poll_flush(cx) {
+                Poll::Ready(Err(error)) => Err(error),
+                Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+            };
+        }
         let mut sent = 0;
-        // Nothing may overtake what is kept.
-        while !self.has_unsent() && sent < outgoing.len() {
+        while sent < outgoing.len() {
             match Pin::new(&mut self.socket).poll_write(cx, &outgoing[sent..]) {
                 Poll::Ready(Ok(0)) => return Err(TransportError::Closed),
                 Poll::Ready(Ok(written)) => sent += written,
@@ -260,7 +267,64 @@ impl Transport {
                 Poll::Pending => break,
             }
         }
-        self.unsent.extend_from_slice(&outgoing[sent..]);
+        self.kept.keep_unsent(&outgoing[sent..]);
         Ok(())
+    }
+}
+
+impl Kept {
+    fn over(&self) -> Option<Over> {
+        self.0.as_ref().and_then(|kept| kept.over)
+    }
+
+    fn end(&mut self, over: Over) {
+        self.0.get_or_insert_default().over = Some(over);
+    }
+
+    fn partial(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |kept| &kept.partial)
+    }
+
+    fn partial_mut(&mut self) -> &mut [u8] {
+        self.0.as_mut().map_or(&mut [], |kept| &mut kept.partial)
+    }
+
+    fn take_partial(&mut self) -> Vec<u8> {
+        let partial = self.0.as_mut().map(|kept| std::mem::take(&mut kept.partial));
+        self.shrink();
+        partial.unwrap_or_default()
+    }
+
+    fn unsent(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |kept| &kept.unsent[kept.unsent_from..])
+    }
+
+    fn set_partial(&mut self, partial: &[u8]) {
+        if !partial.is_empty() {
+            self.0.get_or_insert_default().partial.extend_from_slice(partial);
+        }
+    }
+
+    fn keep_unsent(&mut self, unsent: &[u8]) {
+        if !unsent.is_empty() {
+            self.0.get_or_insert_default().unsent.extend_from_slice(unsent);
+        }
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        if let Some(kept) = &mut self.0 {
+            kept.unsent_from += bytes;
+        }
+        if self.unsent().is_empty() {
+            if let Some(kept) = &mut self.0 {
+                (kept.unsent, kept.unsent_from) = (Vec::new(), 0);
+            }
+            self.shrink();
+        }
+    }
+
+    /// Gives back what is empty.
+    fn shrink(&mut self) {
+        self.0.take_if(|kept| kept.partial.is_empty() && kept.unsent.is_empty() && kept.over.is_none());
     }
 }

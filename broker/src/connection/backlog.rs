@@ -62,6 +62,19 @@ impl Backlog {
         }
     }
 
+    /// Of a session that is live and idle.
+    pub(crate) fn none() -> Self {
+        Self::new(Pace::Live, Vec::new())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.is_caught_up()
+            && self.retained.is_none()
+            && !self.mailbox_first
+            && self.held.is_empty()
+            && self.inflight.is_empty()
+    }
+
     /// Nothing is left of the log to be read or sent.
     pub(crate) fn is_caught_up(&self) -> bool {
         self.pace == Pace::Live && self.fetch.is_none() && self.scanned_to.is_none()

@@ -78,17 +78,21 @@ pub(crate) struct Live {
     pub(super) last_saved_seconds: u32,
 }
 
+/// A connection with nothing under way: what a phone's is but for moments. It is a quarter of the size.
+pub(crate) struct Resting {
+    owned: Owned,
+    session: sotto_mqtt::session::Resting,
+    services: Arc<Services>,
+    last_packet_tenths: u32,
+    last_saved_seconds: u32,
+}
+
 /// The User Property of a CONNACK that says at which offset history starts, to a session that comes too late.
 const HISTORY_FROM: &str = "sotto-history-from";
 
 impl Live {
     /// Begins with CONNACK in `out`, or with nothing when the client takes none.
-    pub(crate) fn begin(
-        opened: Opened,
-        connection: ConnectionId,
-        services: Arc<Services>,
-        out: &mut Vec<u8>,
-    ) -> Self {
+    pub(crate) fn begin(opened: Opened, services: Arc<Services>, out: &mut Vec<u8>) -> Self {
         let Opened {
             owned,
             mut session,
@@ -118,25 +122,8 @@ impl Live {
         owned.entry.go_live(present);
         services.router.set_connected(&owned.entry, true);
         let pace = if present { Pace::Behind } else { Pace::Live };
-        Self {
-            owned,
-            session,
-            connection,
-            last_packet_tenths: services.clock.tenths(),
-            last_saved_seconds: services.clock.seconds(),
-            services,
-            work: None,
-            release: None,
-            to_release: Vec::new(),
-            keeping: None,
-            stalled: None,
-            committing: None,
-            backlog: Backlog::new(pace, inflight),
-            lent: Vec::new(),
-            login: None,
-            blocked_since_seconds: None,
-            was_paused: false,
-        }
+        let (tenths, seconds) = (services.clock.tenths(), services.clock.seconds());
+        Self::new(owned, session, services, tenths, seconds, Backlog::new(pace, inflight))
     }
 
     pub(crate) fn turn(
@@ -166,10 +153,79 @@ impl Live {
             return Turn::End(Farewell::Lost);
         }
         if matches!(turn, Turn::Wait) {
-            self.rest();
+            self.settle();
         }
         self.set_deadline(transport);
         turn
+    }
+
+    /// Nothing is under way, so that the connection can [`rest`](Live::rest).
+    pub(crate) fn is_at_rest(&mut self) -> bool {
+        self.session.is_at_rest()
+            && self.backlog.is_empty()
+            && self.work.is_none()
+            && self.release.is_none()
+            && self.to_release.is_empty()
+            && self.keeping.is_none()
+            && self.stalled.is_none()
+            && !self.is_committing()
+            && self.lent.is_empty()
+            && self.login.is_none()
+            && self.blocked_since_seconds.is_none()
+            && !self.was_paused
+    }
+
+    /// Only of one that is at rest.
+    pub(crate) fn rest(self) -> Resting {
+        Resting {
+            owned: self.owned,
+            session: self.session.rest(),
+            services: self.services,
+            last_packet_tenths: self.last_packet_tenths,
+            last_saved_seconds: self.last_saved_seconds,
+        }
+    }
+
+    /// The connection as it went to rest.
+    pub(crate) fn wake(resting: Resting) -> Self {
+        let Resting { owned, session, services, last_packet_tenths, last_saved_seconds } = resting;
+        Self::new(
+            owned,
+            Session::wake(session),
+            services,
+            last_packet_tenths,
+            last_saved_seconds,
+            Backlog::none(),
+        )
+    }
+
+    fn new(
+        owned: Owned,
+        session: Session,
+        services: Arc<Services>,
+        last_packet_tenths: u32,
+        last_saved_seconds: u32,
+        backlog: Backlog,
+    ) -> Self {
+        Self {
+            connection: owned.connection,
+            owned,
+            session,
+            services,
+            work: None,
+            release: None,
+            to_release: Vec::new(),
+            keeping: None,
+            stalled: None,
+            committing: None,
+            backlog,
+            lent: Vec::new(),
+            login: None,
+            last_packet_tenths,
+            blocked_since_seconds: None,
+            was_paused: false,
+            last_saved_seconds,
+        }
     }
 
     /// Ends the session's part: what is left is for `Ending` to see through.
@@ -256,7 +312,7 @@ impl Live {
     }
 
     /// Nothing moves: gives memory back and keeps progress.
-    fn rest(&mut self) {
+    fn settle(&mut self) {
         self.session.shrink();
         let now = self.services.clock.seconds();
         if self.owned.entry.is_unsaved() && now >= self.last_saved_seconds + SAVE_AFTER_SECONDS {
@@ -289,7 +345,7 @@ impl Live {
             // One and a half times the Keep Alive, and not a moment less. [MQTT-3.1.2-22]
             None => self.last_packet_tenths + keep_alive * TENTHS * 3 / 2 + 1,
         };
-        self.owned.entry.set_deadline_tenths(deadline);
+        self.services.deadlines.set(&self.owned.entry, deadline);
     }
 
     fn save(&self) {
@@ -301,6 +357,6 @@ impl Live {
                 return;
             }
         }
-        entry.set_unsaved(false);
+        entry.set_saved();
     }
 }

@@ -45,16 +45,27 @@ pub(crate) struct Owned {
     pub(crate) entry: Arc<SessionEntry>,
     /// Of QoS 2 messages that stay with the session, or have ended with it: once it is let go, and what is
     /// stored of it knows them, their groups need them no more. [MQTT-4.8.2-4] [MQTT-4.8.2-5]
-    pub(crate) loans: Vec<Ticket>,
+    pub(crate) loans: Loans,
     /// The will that was kept with the session in the store.
     pub(crate) kept_will: Option<MessageId>,
-    connection: ConnectionId,
+    pub(super) connection: ConnectionId,
     services: Arc<Services>,
+}
+
+/// Nearly always none, and then they take no more than a pointer.
+#[derive(Default)]
+#[expect(clippy::box_collection, reason = "an empty Vec takes three pointers in every session at rest")]
+pub(crate) struct Loans(Option<Box<Vec<Ticket>>>);
+
+impl Loans {
+    pub(crate) fn push(&mut self, ticket: Ticket) {
+        self.0.get_or_insert_default().push(ticket);
+    }
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        self.loans.drain(..).for_each(Ticket::done);
+        self.loans.0.take().into_iter().flat_map(|tickets| *tickets).for_each(Ticket::done);
         self.services.registry.release(&self.entry, self.connection);
     }
 }
@@ -133,7 +144,7 @@ pub(crate) async fn open(
         ClaimError::Full => Refused::because(ReasonCode::QuotaExceeded),
     })?;
     let mut owned =
-        Owned { entry, loans: Vec::new(), kept_will: None, connection, services: services.clone() };
+        Owned { entry, loans: Loans::default(), kept_will: None, connection, services: services.clone() };
     let entry = &owned.entry;
 
     let known = entry.stored();

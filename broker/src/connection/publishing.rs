@@ -29,7 +29,7 @@ impl Live {
     }
 
     /// Is a retained message, or one of QoS 0 that follows it, on its way into the store?
-    fn is_committing(&mut self) -> bool {
+    pub(super) fn is_committing(&mut self) -> bool {
         // One that has resolved is not to be asked again.
         self.committing.take_if(|last| !matches!(last.try_recv(), Err(TryRecvError::Empty)));
         self.committing.is_some()

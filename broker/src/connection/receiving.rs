@@ -92,7 +92,7 @@ impl Live {
             Action::None => {}
             Action::WindowMoved(packet_id) => {
                 self.acknowledge_lent(packet_id);
-                self.owned.entry.set_unsaved(true);
+                self.services.unsaved.add(&self.owned.entry);
             }
             Action::Publish(publish) => return self.publish(&publish, out),
             Action::Subscribe(request) => {

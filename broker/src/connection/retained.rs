@@ -15,7 +15,7 @@ use sotto_model::{Offset, Subscription};
 use crate::reading::RetainedReading;
 use crate::record::Record;
 use crate::services::Services;
-use crate::session_entry::{Delivery, Grant, SessionEntry};
+use crate::session_entry::{Delivery, Grant, SessionEntry, Terms};
 
 /// Between a failed read and the next.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -98,7 +98,7 @@ impl Current {
                 if record.offset().is_some_and(|offset| offset > self.owed.up_to) {
                     continue;
                 }
-                let mut grant = Grant::of(&self.owed.subscription, &record);
+                let mut grant = Grant::of(Terms::of(&self.owed.subscription), &record);
                 // Sent because of a new subscription, whatever Retain As Published says. [MQTT-3.3.1-8]
                 grant.retain = true;
                 return Poll::Ready(Some(Delivery { record, grant }));

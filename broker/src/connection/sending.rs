@@ -86,7 +86,7 @@ impl Live {
             ended = true;
             self.backlog.page = VecDeque::new();
             self.session.pass_over(scanned_to);
-            self.owned.entry.set_unsaved(true);
+            self.services.unsaved.add(&self.owned.entry);
             self.take_pace();
         }
         // At the end of a page the mailbox is looked at anew: it may have overflowed meanwhile.

@@ -130,7 +130,7 @@ pub(crate) async fn subscribe(
                 reasons.push(subscription.options.qos as u8);
                 let is_new = entry.subscribe(subscription.clone());
                 services.router.subscribe(&entry, &subscription);
-                if wants_retained(&subscription, is_new) {
+                if wants_retained(&subscription, is_new) && services.may_be_retained(&entry, &subscription) {
                     let up_to = services.tail.log(entry.principal.tenant).head();
                     retained.push(Owed { subscription, up_to });
                 }

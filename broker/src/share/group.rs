@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::record::Record;
-use crate::session_entry::{Delivery, Grant, Loan, SessionEntry};
+use crate::session_entry::{Delivery, Grant, Loan, SessionEntry, Terms};
 use crate::share::distribution::{Distribution, Offered};
 use crate::share::name::client_id;
 use crate::share::ticket::{Lender, Sequence, Ticket};
@@ -247,7 +247,7 @@ impl Group {
             if !member.entry.desk.is_open() {
                 return Offered::Full;
             }
-            let grant = Grant::of(&member.subscription, &shared.record);
+            let grant = Grant::of(Terms::of(&member.subscription), &shared.record);
             let delivery = Delivery { record: shared.record.clone(), grant };
             let ticket = Ticket::new(self.clone(), sequence);
             match member.entry.lend(Loan { delivery, ticket }) {

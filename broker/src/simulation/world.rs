@@ -28,6 +28,7 @@ use zeroize::Zeroizing;
 use crate::admission::{AddressLimits, AdmissionLimits, FailedLoginLimits};
 use crate::clock::SystemClock;
 use crate::connection::Connection;
+use crate::listener_name::ListenerName;
 use crate::node::{Node, Parts};
 use crate::operation::Operation;
 use crate::operations::OperationError;
@@ -606,7 +607,7 @@ impl Surroundings for Life {
             if arrival.take_slot(&services.clock).await.is_err() {
                 return;
             }
-            let connection = Connection::new(transport, "plain", arrival, room, services);
+            let connection = Connection::new(transport, ListenerName::Plain, arrival, room, services);
             if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
                 world.oracle.violation("a connection panics".to_owned());
             }

@@ -50,7 +50,7 @@ pub(crate) struct RecordLayer {
     established: bool,
     /// Bytes at the front of what is offered that rustls has seen and not used up: the records of a handshake
     /// message that goes on in the next.
-    held_bytes: usize,
+    held_bytes: u32,
 }
 
 impl RecordLayer {
@@ -74,17 +74,18 @@ impl RecordLayer {
         let mut fed = Fed::default();
         while fed.consumed < incoming.len() && !fed.closed {
             let rest = &mut incoming[fed.consumed..];
+            let held = self.held_bytes as usize;
             // Until the handshake is over, one record at a time: what follows the client's Finished in the
             // same read belongs to the next state.
             let end = if self.established {
                 rest.len()
             } else {
-                match complete_record(rest.get(self.held_bytes..).unwrap_or_default()) {
+                match complete_record(rest.get(held..).unwrap_or_default()) {
                     0 => break,
-                    record => self.held_bytes + record,
+                    record => held + record,
                 }
             };
-            if self.held_bytes > HANDSHAKE_MESSAGE_BYTES_MAX {
+            if held > HANDSHAKE_MESSAGE_BYTES_MAX {
                 return Err(TlsFailure::HandshakeTooLong);
             }
             let step = self.process(&mut rest[..end], plaintext, outgoing)?;
@@ -95,7 +96,7 @@ impl RecordLayer {
             } else if self.established {
                 break;
             } else {
-                self.held_bytes = end;
+                self.held_bytes = u32::try_from(end).expect("little more than HANDSHAKE_MESSAGE_BYTES_MAX");
             }
         }
         Ok(fed)
