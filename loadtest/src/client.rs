@@ -203,6 +203,13 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
+    /// Frees what buffers there are between packets, for who seldom sends.
+    pub(crate) fn free_buffers(&mut self) {
+        if self.unsent.is_empty() {
+            self.unsent = Vec::new();
+        }
+    }
+
     /// Sends what is encoded, then reads until `pick` has found its answer.
     pub(crate) async fn exchange<T>(
         &mut self,

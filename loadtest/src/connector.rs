@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ProtocolVersion};
 use sotto_model::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use sotto_mqtt::codec::properties::{Properties, PropertyBuf};
 use sotto_mqtt::codec::property::Property;
@@ -18,6 +18,8 @@ use tokio_rustls::TlsConnector;
 use crate::client::{Client, ClientError, acknowledge, complete};
 use crate::credentials::{Credentials, Identity};
 use crate::endpoint::Endpoint;
+use crate::lean_tls::LeanTls;
+use crate::record_reader::RecordReader;
 use crate::run_clock::{Micros, RunClock};
 use crate::source_address::SourceAddresses;
 use crate::stream::Stream;
@@ -31,6 +33,8 @@ pub(crate) struct Connector {
     pub(crate) routes: Arc<[Route]>,
     /// `None`: TCP alone.
     pub(crate) tls: Option<Arc<Tls>>,
+    /// Sessions carry little: TLS is to cost as little memory as it can.
+    pub(crate) lean: bool,
     /// Path of the WebSocket; `None`: no WebSocket.
     pub(crate) web_socket: Option<Arc<str>>,
     pub(crate) version: Version,
@@ -144,7 +148,9 @@ impl Connector {
                 user: identity.username.as_deref().unwrap_or_default(),
             };
             let config = tls.config(place).map_err(ConnectError::Identity)?;
-            stream = within(deadline, Step::Tls, open_tls(stream, config, route)).await?;
+            stream =
+                within(deadline, Step::Tls, open_tls(stream, config, route, self.lean && tls.may_be_lean()))
+                    .await?;
             tls_done = Some(self.clock.now());
         }
         if let Some(path) = &self.web_socket {
@@ -257,10 +263,30 @@ async fn open_tcp(route: &Route, number: u32) -> Result<TcpStream, ConnectError>
     Ok(stream)
 }
 
-async fn open_tls(stream: Stream, config: Arc<ClientConfig>, route: &Route) -> Result<Stream, ConnectError> {
+async fn open_tls(
+    stream: Stream,
+    config: Arc<ClientConfig>,
+    route: &Route,
+    lean: bool,
+) -> Result<Stream, ConnectError> {
     let Stream::Plain(tcp) = stream else { unreachable!("TLS comes first above TCP") };
-    let connected = TlsConnector::from(config).connect(route.server_name.clone(), tcp).await;
-    connected.map(|stream| Stream::Tls(Box::new(stream))).map_err(|error| ConnectError::Tls(error.into()))
+    let connected =
+        TlsConnector::from(config).connect(route.server_name.clone(), RecordReader::new(tcp)).await;
+    let mut stream = connected.map_err(|error| ConnectError::Tls(error.into()))?;
+    let session = stream.get_ref().1;
+    let suite = session.negotiated_cipher_suite().map(|suite| suite.suite());
+    let is_lean = lean && session.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+    let Some(suite) = suite.filter(|_| is_lean) else {
+        stream.get_mut().0.read_freely();
+        return Ok(Stream::Tls(Box::new(stream)));
+    };
+    let (reader, session) = stream.into_inner();
+    let (tcp, ahead) = reader.into_parts();
+    let secrets = session.dangerous_extract_secrets();
+    let secrets = secrets.map_err(|error| ConnectError::Tls(ClientError::Tls(error)))?;
+    let lean = LeanTls::new(tcp, ahead, suite, &secrets);
+    let lean = lean.expect("every suite of TLS 1.3 that rustls has is one of three");
+    Ok(Stream::Lean(Box::new(lean)))
 }
 
 async fn within<T>(

@@ -44,7 +44,7 @@ pub(crate) async fn hold(
     let target = setup.probe().await?;
     let subscribe = args.subscribe.clone().map(|template| (template, args.qos));
     let before = setup.sample_server();
-    let crew = Crew::spread(setup, 0..args.n, 0, move || Holding { subscribe: subscribe.clone() })?;
+    let crew = Crew::spread(&setup.lean(), 0..args.n, 0, move || Holding { subscribe: subscribe.clone() })?;
     let connecting = connect_all(&crew, setup, args.n.into(), before).await;
     let cpu_before = setup.sample_server();
     let held_since = Instant::now();

@@ -104,6 +104,7 @@ fn poll_held(
         })?;
         ready!(client.poll_flush(cx))?;
         if received == Pass::Drained {
+            client.free_buffers();
             return Poll::Pending;
         }
     }

@@ -12,8 +12,10 @@ pub(crate) const SIZE_BYTES_MAX: i64 = 16 * 1024 * 1024;
 pub(crate) const PACKET_BYTES_MAX: u32 = 17 * 1024 * 1024;
 /// Read buffer of a thread, bytes; it grows to hold a larger packet.
 pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
-/// Room for one read behind a partial packet, bytes.
-pub(crate) const READ_BYTES_MIN: usize = 16 * 1024;
+/// Room for one read behind a partial packet, bytes: more than the plaintext of a TLS record.
+pub(crate) const READ_BYTES_MIN: usize = 24 * 1024;
+/// Read at once from a socket on the stack, bytes.
+pub(crate) const SOCKET_READ_BYTES: usize = 16 * 1024;
 /// Encoded bytes of one client waiting for its socket before it encodes no more.
 pub(crate) const UNSENT_BYTES_MAX: usize = 64 * 1024;
 /// Send buffer kept by a client between writes, bytes.
@@ -114,6 +116,8 @@ pub(crate) const SUITE_KEEP_ALIVE_SECONDS: u16 = 300;
 pub(crate) const STEADY_SIZE_BYTES: usize = 64;
 /// Messages looked up in the database at once; a statement of SQLite takes 32,766 values.
 pub(crate) const LOOKUP_KEYS: usize = 1000;
+/// Records under one key of TLS, far below what AES-GCM is good for (2^24.5).
+pub(crate) const RECORDS_PER_KEY_MAX: u64 = 1 << 23;
 /// TLS tickets kept for later connections; past it the oldest go.
 pub(crate) const TICKETS_MAX: usize = 32 * 1024;
 /// Longest answer to a request for a WebSocket, bytes.

@@ -95,6 +95,7 @@ impl Setup {
         let connector = Connector {
             routes,
             tls,
+            lean: false,
             web_socket: transport.ws.then(|| transport.ws_path.as_str().into()),
             version: args.protocol.version(),
             credentials,
@@ -141,6 +142,11 @@ impl Setup {
         let mut connector = Connector::clone(&self.connector);
         change(&mut connector);
         Self { connector: Arc::new(connector), ..self.clone() }
+    }
+
+    /// The same run, with sessions that carry little.
+    pub(crate) fn lean(&self) -> Self {
+        self.with_connector(|connector| connector.lean = true)
     }
 
     /// The same run, with connections begun at another rate and at least so many under way at once.

@@ -73,7 +73,7 @@ async fn soak(args: &SoakArgs, traffic: &PubsubArgs, setup: &Setup) -> anyhow::R
     setup.listen_for_interrupt();
     setup.probe().await?;
     let messaging = traffic.pubs + traffic.subs;
-    let idle = Crew::start(setup, messaging..messaging + args.idle, || Holding { subscribe: None })?;
+    let idle = Crew::start(&setup.lean(), messaging..messaging + args.idle, || Holding { subscribe: None })?;
     if connect_all(&idle, setup, args.idle.into(), None).await.watched == Watched::Interrupted {
         bail!("stopped while {} idle sessions connected", args.idle);
     }

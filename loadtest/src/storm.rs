@@ -91,7 +91,7 @@ async fn storm(args: &StormArgs, setup: &Setup) -> anyhow::Result<Report<StormOu
     let before = setup.sample_server();
     let plan = plan(args);
     // All at once is all at once.
-    let at_once = setup.with_connects(setup.connect_rate, args.n);
+    let at_once = setup.lean().with_connects(setup.connect_rate, args.n);
     let crew = Crew::start(&at_once, 0..args.n, move || Storming::new(plan.clone()))?;
     let connecting = connect_all(&crew, setup, args.n.into(), before).await;
     let mut watched = connecting.watched;

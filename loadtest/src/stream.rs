@@ -9,12 +9,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::lean_tls::LeanTls;
+use crate::record_reader::RecordReader;
 use crate::web_socket::WebSocket;
 
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<RecordReader>>),
+    /// TLS 1.3 of a session that is only held.
+    Lean(Box<LeanTls>),
     Web(Box<WebSocket>),
 }
 
@@ -29,6 +33,7 @@ impl Stream {
                 let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
                 format!("{} {}", version.unwrap_or("TLS"), suite.unwrap_or("?"))
             }
+            Self::Lean(stream) => format!("TLSv1_3 {}", stream.suite().as_str().unwrap_or("?")),
             Self::Web(web_socket) => format!("WebSocket over {}", web_socket.stream().describe()),
         }
     }
@@ -36,7 +41,7 @@ impl Stream {
     /// A ticket was accepted.
     pub(crate) fn is_resumed(&self) -> bool {
         match self {
-            Self::Plain(_) => false,
+            Self::Plain(_) | Self::Lean(_) => false,
             Self::Tls(stream) => stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed),
             Self::Web(web_socket) => web_socket.stream().is_resumed(),
         }
@@ -46,7 +51,8 @@ impl Stream {
     pub(crate) fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Tls(stream) => stream.get_ref().0.tcp(),
+            Self::Lean(stream) => stream.tcp(),
             Self::Web(web_socket) => web_socket.stream().tcp(),
         }
     }
@@ -57,6 +63,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Lean(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Web(web_socket) => Pin::new(web_socket).poll_read(cx, buf),
         }
     }
@@ -67,6 +74,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Lean(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Web(web_socket) => Pin::new(web_socket).poll_write(cx, buf),
         }
     }
@@ -75,6 +83,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Lean(stream) => Pin::new(stream).poll_flush(cx),
             Self::Web(web_socket) => Pin::new(web_socket).poll_flush(cx),
         }
     }
@@ -83,6 +92,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Lean(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Web(web_socket) => Pin::new(web_socket).poll_shutdown(cx),
         }
     }

@@ -71,6 +71,7 @@ impl Tls {
             .map_err(TlsError::NothingToOffer)?
             .with_webpki_verifier(verifier)
             .with_no_client_auth();
+        full.enable_secret_extraction = true;
         let mut identities = None;
         if let Some((cert, key)) = args.cert.clone().zip(args.key.clone()) {
             let given = Identities { cert, key, provider };
@@ -91,6 +92,11 @@ impl Tls {
             full.resumption = Resumption::disabled();
         }
         Ok(Self { full: Arc::new(full), resuming: Arc::new(resuming), resume: args.resume, identities })
+    }
+
+    /// Nothing is lost where tickets are of no use.
+    pub(crate) fn may_be_lean(&self) -> bool {
+        self.resume == 0.0
     }
 
     /// For one connection of a client.
