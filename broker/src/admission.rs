@@ -47,11 +47,9 @@ pub(crate) struct Admission {
     /// Connections that hold room.
     taken: AtomicUsize,
     turned_away: AtomicUsize,
-    /// Of those that hold room, told to go to make way for others that hold it as well.
-    giving_way: AtomicUsize,
     addresses: Addresses,
     failed_logins: FailedLogins,
-    arrivals: Arrivals,
+    arrivals: Arc<Arrivals>,
     /// The process uses more memory than it is to.
     short_of_memory: AtomicBool,
     /// Where clients are sent when the node goes, once it does.
@@ -107,18 +105,17 @@ impl Admission {
             memory_bytes_max: limits.memory_bytes_max,
             taken: AtomicUsize::new(0),
             turned_away: AtomicUsize::new(0),
-            giving_way: AtomicUsize::new(0),
             addresses: Addresses::new(limits.addresses),
             failed_logins: FailedLogins::new(limits.failed_logins),
-            arrivals: Arrivals::new(limits.handshakes_max),
+            arrivals: Arc::new(Arrivals::new(limits.handshakes_max)),
             short_of_memory: AtomicBool::new(false),
             leaving: watch::Sender::new(None),
         }
     }
 
     /// The way in for who has `room`; `None` when nobody is let in any more.
-    pub(crate) fn arrive(self: &Arc<Self>, room: &Room, now_tenths: u32) -> Option<Arrival> {
-        Arrival::begin(self.clone(), room.share == Share::Whole, now_tenths)
+    pub(crate) fn arrive(&self, room: &Room, now_tenths: u32) -> Option<Arrival> {
+        Arrival::begin(self.arrivals.clone(), room.share == Share::Whole, now_tenths)
     }
 
     /// Room for one connection, whose address is told by [`Room::is_from`] where it is not known yet.
@@ -153,24 +150,10 @@ impl Admission {
         if self.short_of_memory.load(Ordering::Relaxed) {
             return false;
         }
-        let giving_way = self.giving_way.load(Ordering::Relaxed);
-        if self.taken.load(Ordering::Relaxed) < self.connections_max + giving_way {
-            return true;
-        }
-        if giving_way >= GIVING_WAY_MAX {
-            return false;
-        }
-        self.giving_way.fetch_add(1, Ordering::Relaxed);
-        if self.arrivals.make_way(now_tenths) {
-            return true;
-        }
-        self.gave_way();
-        false
-    }
-
-    /// One that was made to give way is closed, or none was.
-    fn gave_way(&self) {
-        self.giving_way.fetch_sub(1, Ordering::Relaxed);
+        // Those that give way hold room until they are closed.
+        let giving_way = self.arrivals.giving_way();
+        self.taken.load(Ordering::Relaxed) < self.connections_max + giving_way
+            || giving_way < GIVING_WAY_MAX && self.arrivals.make_way(now_tenths)
     }
 
     /// Over its bound nobody is let in; who is in stays.
@@ -201,6 +184,11 @@ impl Admission {
         self.leaving.send_replace(Some(leaving));
         self.arrivals.stop(now_tenths);
     }
+
+    /// The Server Reference for clients of a node that goes.
+    pub(crate) fn sent_to(&self) -> Option<Arc<str>> {
+        self.leaving.borrow().as_ref().and_then(|leaving| leaving.to.clone())
+    }
 }
 
 impl Room {
@@ -219,11 +207,6 @@ impl Room {
             Some(Leaving { to: None }) => Some(ReasonCode::ServerUnavailable),
             None => (self.share == Share::TurnedAway).then_some(ReasonCode::ServerBusy),
         }
-    }
-
-    /// The Server Reference for clients of a node that goes.
-    pub(crate) fn sent_to(&self) -> Option<Arc<str>> {
-        self.admission.leaving.borrow().as_ref().and_then(|leaving| leaving.to.clone())
     }
 
     /// Too many of its address have failed to sign in.

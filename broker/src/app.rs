@@ -24,16 +24,18 @@ use zeroize::Zeroizing;
 
 use crate::admission::{AdmissionLimits, HANDSHAKES_PER_WORKER_MAX};
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, Tls};
 use crate::data_dir::{DataDir, DataDirLock, write_private};
 use crate::database_wait::once_there;
 use crate::demo;
+use crate::drain::{Departure, DrainPlan};
 use crate::listener::{Below, Listener};
 use crate::node::{Node, Parts};
 use crate::open_files::OpenFiles;
 use crate::operations::Operations;
 use crate::private::{self, Private};
-use crate::{certificates, metrics as own_metrics, tls};
+use crate::tls::{LiveTls, TicketRoot, TlsFiles};
+use crate::{certificates, metrics as own_metrics};
 
 /// The tenant of `--lab`.
 const LAB: &str = "lab";
@@ -50,6 +52,7 @@ pub(crate) struct Addresses {
 pub(crate) struct App {
     pub(crate) addresses: Addresses,
     pub(crate) demo: bool,
+    pub(crate) departure: Departure,
     node: Node,
     backend: Backend,
     data: DataDir,
@@ -133,9 +136,9 @@ impl App {
         OpenFiles::raise_limit();
 
         // What may be refused for a reason of the operator's comes first.
-        let tls = server_tls(&config, &data)?;
+        let tls = server_tls(&config, &data, clock.clone())?;
         let mqtts = listen(config.mqtts, Below::Tls(tls.clone()))?;
-        let wss = listen(config.wss, Below::WebSocket(tls))?;
+        let wss = listen(config.wss, Below::WebSocket(tls.clone()))?;
         let plain = config.plain.map(|address| listen(address, Below::Tcp)).transpose()?;
         let private_listener = TcpListener::bind(config.private)
             .await
@@ -187,13 +190,16 @@ impl App {
             plain: plain.as_ref().map(Listener::local_address).transpose()?,
             private: private_listener.local_addr()?,
         };
+        let departure = Departure::new();
         let private = Private {
             metrics,
             store,
             commits_healthy: node.services.committer.health(),
             operations: node.operations.clone(),
             token: Arc::new(token),
-            stopping: node.stopping.clone(),
+            departure: departure.clone(),
+            drain: config.drain.clone(),
+            tls: tls.clone(),
         };
         let private_stop = node.stop.clone();
         node.tasks.spawn(async move {
@@ -201,6 +207,7 @@ impl App {
                 tracing::error!(event = "private_listener_failed", "the private listener ended");
             }
         });
+        node.tasks.spawn(tls.follow(node.stop.clone()));
         if let Backend::Sqlite(store) = &backend {
             node.tasks.spawn(make_checkpoints(store.clone(), node.stop.clone()));
         }
@@ -218,29 +225,43 @@ impl App {
             .context("note the private address")?;
         gauge!("sotto_ready").set(1.0);
         let demo = config.demo && data.demo_conversation().exists();
-        Ok(Self { addresses, demo, node, backend, data, _lock: lock })
+        Ok(Self { addresses, demo, departure, node, backend, data, _lock: lock })
     }
 
     pub(crate) fn data(&self) -> &DataDir {
         &self.data
     }
 
-    /// Stops accepting, sends everybody away with DISCONNECT, commits what was submitted, closes the store.
-    pub(crate) async fn shut_down(self) {
+    /// Sends everybody away as planned, commits what was submitted, closes the store.
+    pub(crate) async fn shut_down(self, plan: &DrainPlan) {
         gauge!("sotto_ready").set(0.0);
-        self.node.shut_down().await;
+        self.node.shut_down(plan, &self.departure).await;
         self.backend.close().await;
         // The next start writes it anew.
         let _ = std::fs::remove_file(self.data.private_address());
     }
 }
 
-fn server_tls(config: &Config, data: &DataDir) -> Result<Arc<rustls::ServerConfig>> {
-    if let (Some(certificate), Some(key)) = (&config.tls.certificate_file, &config.tls.key_file) {
-        return Ok(tls::server_config(certificate, key)?);
-    }
-    certificates::ensure(data)?;
-    Ok(tls::server_config(&data.server_certificate(), &data.server_key())?)
+fn server_tls(config: &Config, data: &DataDir, clock: Arc<SystemClock>) -> Result<Arc<LiveTls>> {
+    let Tls { certificate_file, key_file, ticket_key_file, .. } = &config.tls;
+    let (certificate, key) = if let (Some(certificate), Some(key)) = (certificate_file, key_file) {
+        (certificate.clone(), key.clone())
+    } else {
+        certificates::ensure(data)?;
+        (data.server_certificate(), data.server_key())
+    };
+    let files = TlsFiles {
+        certificate,
+        key,
+        client_certificate: config.tls.client_certificate,
+        client_ca: config.tls.client_ca_file.clone(),
+        client_crl: config.tls.client_crl_file.clone(),
+    };
+    let root = match ticket_key_file {
+        Some(path) => TicketRoot::open(path)?,
+        None => TicketRoot::open_or_make(&data.ticket_key())?,
+    };
+    Ok(Arc::new(LiveTls::load(files, root, clock)?))
 }
 
 fn listen(address: SocketAddr, below: Below) -> Result<Listener> {

@@ -4,7 +4,6 @@
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use clap::{Parser, Subcommand};
 use serde_json::Value;
 use sotto_model::{AclAction, AclEffect, AclRuleId, Clock, ConversationId};
 use sotto_wakeup::AddressGuard;
+use tokio::signal::unix::{Signal, SignalKind};
 use tokio::sync::Notify;
 
 use crate::app::{App, Backend, install_metrics, open_keyring, read_token};
@@ -65,6 +65,11 @@ enum Commands {
     /// Access rules of a tenant, for topics outside conversations and inboxes
     #[command(subcommand)]
     Acl(AclCommand),
+    /// Send the clients of the running broker away, and end it
+    Drain(DrainFlags),
+    /// Certificates of the running broker
+    #[command(subcommand)]
+    Tls(TlsCommand),
     /// The store as a whole: check it, back it up
     #[command(subcommand)]
     Store(StoreCommand),
@@ -226,6 +231,25 @@ enum PushCommand {
     DeadLetters,
 }
 
+#[derive(clap::Args)]
+struct DrainFlags {
+    /// Clients sent away a second; 0: all at once [default: as configured]
+    #[arg(long, value_name = "N")]
+    rate: Option<u32>,
+    /// Seconds between saying that it is not ready and sending clients away [default: as configured]
+    #[arg(long, value_name = "N")]
+    grace: Option<u32>,
+    /// Tell version 5 clients to use this server (Server Reference)
+    #[arg(long, value_name = "SERVER")]
+    to: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum TlsCommand {
+    /// Read certificate, key, client CA and CRL anew; nobody is disconnected
+    Reload,
+}
+
 #[derive(Subcommand)]
 enum AclCommand {
     /// The rules in the order in which they are asked: the first that matches decides
@@ -261,6 +285,18 @@ impl Cli {
             Some(Commands::Store(command)) => {
                 command.run(&Config::load(&flags, &ServeFlags::default())?, json).await
             }
+            Some(Commands::Drain(DrainFlags { rate, grace, to })) => {
+                let plan = serde_json::json!({"per_second": rate, "grace_seconds": grace, "to": to});
+                // It takes as long as it takes.
+                print_answer(&ask(&running(&flags)?, "/v1/drain", &plan, None).await?, json);
+                Ok(())
+            }
+            Some(Commands::Tls(TlsCommand::Reload)) => {
+                let answer =
+                    ask(&running(&flags)?, "/v1/tls/reload", &Value::Null, Some(REQUEST_MAX)).await?;
+                print_answer(&answer, json);
+                Ok(())
+            }
             Some(command) => {
                 let answer = administer(&flags, operation(command)?).await?;
                 print_answer(&answer, json);
@@ -274,27 +310,49 @@ async fn serve(flags: &Flags, serve_flags: &ServeFlags, json: bool) -> Result<()
     let config = Config::load(flags, serve_flags)?;
     let clock = Arc::new(SystemClock::new());
     logging::install(clock.clone());
-    let mut signal = pin!(wait_for_signal());
+    let mut signals = Signals::listen().context("wait for signals")?;
+    let plan = config.drain.clone();
     let app = tokio::select! {
         started = App::start(config, clock, install_metrics()?) => started?,
         // It may be waiting for its database.
-        signalled = &mut signal => return signalled.context("wait for a signal"),
+        () = signals.next() => return Ok(()),
     };
     print_start(&app, json);
-    signal.await.context("wait for a signal")?;
+    let departure = app.departure.clone();
+    let watching = departure.clone();
+    // The first signal asks it to leave, any other to hurry.
+    tokio::spawn(async move {
+        loop {
+            signals.next().await;
+            watching.ask(plan.clone());
+        }
+    });
+    let plan = departure.asked().await;
     tracing::info!(event = "shutting_down", "shutting down");
-    app.shut_down().await;
+    app.shut_down(&plan).await;
     Ok(())
 }
 
-async fn wait_for_signal() -> std::io::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What ends a process, but for SIGKILL.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let terminate = tokio::signal::unix::signal(SignalKind::terminate())?;
+        let interrupt = tokio::signal::unix::signal(SignalKind::interrupt())?;
+        Ok(Self { terminate, interrupt })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 fn print_start(app: &App, json: bool) {
@@ -346,7 +404,13 @@ fn check(flags: &Flags, serve_flags: &ServeFlags, json: bool) -> Result<()> {
 
 fn operation(command: Commands) -> Result<Operation> {
     Ok(match command {
-        Commands::Serve(_) | Commands::Check(_) | Commands::Store(_) => bail!("not an operation"),
+        Commands::Serve(_)
+        | Commands::Check(_)
+        | Commands::Store(_)
+        | Commands::Drain(_)
+        | Commands::Tls(_) => {
+            bail!("not an operation")
+        }
         Commands::Tenant(TenantCommand::Add { tenant }) => Operation::TenantAdd { tenant },
         Commands::Tenant(TenantCommand::List) => Operation::TenantList {},
         Commands::Tenant(TenantCommand::Retention { tenant, limits }) => {
@@ -421,7 +485,10 @@ async fn administer(flags: &Flags, operation: Operation) -> Result<Value> {
         bail!("data folder {} does not exist: start `sotto` once, or name it with --data", data.shown());
     }
     match data.lock() {
-        Err(DataDirError::InUse(_)) => ask(&data, &operation).await,
+        Err(DataDirError::InUse(_)) => {
+            let operation = serde_json::to_value(&operation).context("write the operation")?;
+            ask(&data, "/v1/operations", &operation, Some(REQUEST_MAX)).await
+        }
         Err(error) => Err(error.into()),
         Ok(_lock) => {
             let clock = Arc::new(SystemClock::new());
@@ -448,15 +515,32 @@ async fn administer(flags: &Flags, operation: Operation) -> Result<Value> {
     }
 }
 
-async fn ask(data: &DataDir, operation: &Operation) -> Result<Value> {
+/// The data folder of a broker that runs.
+fn running(flags: &Flags) -> Result<DataDir> {
+    let config = Config::load(flags, &ServeFlags::default())?;
+    let data = DataDir::at(&config.data);
+    if config.data.is_dir()
+        && let Err(DataDirError::InUse(_)) = data.lock()
+    {
+        return Ok(data);
+    }
+    bail!("no broker runs on data folder {}", data.shown())
+}
+
+async fn ask(data: &DataDir, path: &str, body: &Value, patience: Option<Duration>) -> Result<Value> {
     let address = std::fs::read_to_string(data.private_address())
         .context("a broker uses the data folder, and does not say where its private listener is")?;
     let token = read_token(&data.admin_token()).context("read the administration's token")?;
-    let client = reqwest::Client::builder().timeout(REQUEST_MAX).no_proxy().build().context("set up HTTP")?;
+    let client = reqwest::Client::builder().no_proxy();
+    let client = match patience {
+        Some(patience) => client.timeout(patience),
+        None => client,
+    };
+    let client = client.build().context("set up HTTP")?;
     let response = client
-        .post(format!("http://{}/v1/operations", address.trim()))
+        .post(format!("http://{}{path}", address.trim()))
         .bearer_auth(token.as_str())
-        .json(operation)
+        .json(body)
         .send()
         .await
         .map_err(reqwest::Error::without_url)

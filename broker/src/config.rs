@@ -10,6 +10,8 @@ use sotto_model::{AclAction, AclEffect, AclFilter, AclRule, ClientLimits, LimitO
 use sotto_storage::retention::RetentionPolicy;
 
 use crate::admission::{AddressLimits, FailedLoginLimits};
+use crate::drain::DrainPlan;
+use crate::tls::ClientCertificate;
 
 const MQTTS_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8883);
 const WSS_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8884);
@@ -22,6 +24,8 @@ const CONNECTS_PER_SECOND_DEFAULT: u32 = 200;
 const CONNECTS_BURST_DEFAULT: u32 = 8192;
 const FAILED_LOGINS_DEFAULT: u32 = 100;
 const FAILED_LOGINS_WINDOW_SECONDS_DEFAULT: u32 = 300;
+/// Twenty thousand are gone in ten seconds, and come to other nodes no faster than those take them.
+const DRAIN_PER_SECOND_DEFAULT: u32 = 2000;
 /// A phone that is off for a holiday misses nothing, whatever is configured.
 const RETENTION_MINIMUM_DAYS_DEFAULT: u32 = 30;
 
@@ -61,6 +65,8 @@ struct File {
     proxy_protocol_from: Vec<IpNet>,
     #[serde(default)]
     addresses: AddressesFile,
+    #[serde(default)]
+    drain: DrainFile,
     #[serde(default)]
     tls: Tls,
     #[serde(default)]
@@ -171,6 +177,25 @@ impl AddressesFile {
     }
 }
 
+/// Each in the place of the default.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainFile {
+    per_second: Option<u32>,
+    grace_seconds: Option<u32>,
+    to: Option<String>,
+}
+
+impl DrainFile {
+    fn plan(self) -> DrainPlan {
+        DrainPlan {
+            per_second: self.per_second.unwrap_or(DRAIN_PER_SECOND_DEFAULT),
+            grace_seconds: self.grace_seconds.unwrap_or(0),
+            to: self.to,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Environment {
@@ -185,6 +210,14 @@ pub(crate) struct Tls {
     /// PEM, the server's certificate first; made at the first start where absent.
     pub(crate) certificate_file: Option<PathBuf>,
     pub(crate) key_file: Option<PathBuf>,
+    /// 32 bytes, the same for all nodes that resume each other's TLS sessions; made at the first start where absent.
+    pub(crate) ticket_key_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) client_certificate: ClientCertificate,
+    /// PEM: who signs client certificates.
+    pub(crate) client_ca_file: Option<PathBuf>,
+    /// PEM: which of them are revoked.
+    pub(crate) client_crl_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -271,6 +304,8 @@ pub(crate) struct Config {
     pub(crate) proxy_protocol_from: Vec<IpNet>,
     pub(crate) addresses: AddressLimits,
     pub(crate) failed_logins: FailedLoginLimits,
+    /// How the node is left.
+    pub(crate) drain: DrainPlan,
     pub(crate) tls: Tls,
     pub(crate) push: Push,
     pub(crate) limits: ClientLimits,
@@ -309,6 +344,7 @@ impl Config {
             proxy_protocol_from: file.proxy_protocol_from,
             addresses: file.addresses.limits(lab),
             failed_logins: file.addresses.failed_logins(),
+            drain: file.drain.plan(),
             tls: file.tls,
             push: Push { allow_networks: file.push.allow_networks, extra_ca },
             limits: file.limits.checked()?,
@@ -330,6 +366,14 @@ impl Config {
         }
         if self.tls.certificate_file.is_some() != self.tls.key_file.is_some() {
             return Err(ConfigError::Refused("tls.certificate_file and tls.key_file go together"));
+        }
+        if self.tls.client_ca_file.is_some() != (self.tls.client_certificate != ClientCertificate::Off) {
+            return Err(ConfigError::Refused(
+                "tls.client_ca_file and tls.client_certificate \"optional\" or \"required\" go together",
+            ));
+        }
+        if self.tls.client_crl_file.is_some() && self.tls.client_ca_file.is_none() {
+            return Err(ConfigError::Refused("tls.client_crl_file needs tls.client_ca_file"));
         }
         if self.connections_max == Some(0) {
             return Err(ConfigError::Refused("connections_max must not be 0"));
@@ -495,6 +539,24 @@ mod tests {
         assert_eq!(file.addresses.limits(false), unsaid.limits(false));
         assert_eq!(file.addresses.failed_logins(), unsaid.failed_logins());
         assert_eq!(file.proxy_protocol_from.len(), 1);
+        assert!(file.drain.to.is_some());
+        let drain = DrainFile { to: None, ..file.drain }.plan();
+        assert_eq!(drain, DrainFile::default().plan());
+    }
+
+    #[test]
+    fn what_client_certificates_are_checked_by_goes_together() {
+        let load = |text: &str| load(&format!("[tls]\n{text}"), &ServeFlags::default());
+        for text in [
+            "client_certificate = \"required\"",
+            "client_ca_file = \"ca\"",
+            "client_certificate = \"off\"\nclient_ca_file = \"ca\"",
+            "client_crl_file = \"crl\"",
+        ] {
+            assert!(load(text).err().expect("refused").to_string().contains("client_ca_file"), "{text}");
+        }
+        let all = "client_certificate = \"optional\"\nclient_ca_file = \"ca\"\nclient_crl_file = \"crl\"";
+        assert_eq!(load(all).expect("valid").tls.client_certificate, ClientCertificate::Optional);
     }
 
     #[test]

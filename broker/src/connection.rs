@@ -416,7 +416,7 @@ impl Connection {
         let retry_after =
             retry_after_seconds.or_else(|| retry_after_seconds_for(reason, &*self.services.clock));
         let retry_after = retry_after.map(|seconds| seconds.to_string());
-        let to = self.room.sent_to();
+        let to = self.services.admission.sent_to();
         let refusal = Refusal {
             reason,
             server_reference: to.as_deref().filter(|_| reason == ReasonCode::UseAnotherServer),

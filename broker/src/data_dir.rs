@@ -83,6 +83,11 @@ impl DataDir {
         self.0.join("server.key")
     }
 
+    /// What session tickets are sealed by, where no other file is configured.
+    pub(crate) fn ticket_key(&self) -> PathBuf {
+        self.0.join("ticket.key")
+    }
+
     /// What whoever administers must show.
     pub(crate) fn admin_token(&self) -> PathBuf {
         self.0.join("admin.token")

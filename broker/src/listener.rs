@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use metrics::counter;
-use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +19,7 @@ use crate::connection::Connection;
 use crate::listener_name::ListenerName;
 use crate::proxy_protocol::{FIXED_BYTES, Fixed, ProxyFault};
 use crate::services::Services;
-use crate::tls::{RecordLayer, TlsFailure};
+use crate::tls::{LiveTls, RecordLayer, TlsFailure};
 use crate::transport::Transport;
 use crate::websocket::WebSocket;
 use crate::{metrics as own_metrics, socket};
@@ -43,9 +42,9 @@ pub(crate) struct Listener {
 /// What MQTT is spoken on.
 #[derive(Clone)]
 pub(crate) enum Below {
-    Tls(Arc<ServerConfig>),
+    Tls(Arc<LiveTls>),
     /// A WebSocket on TLS.
-    WebSocket(Arc<ServerConfig>),
+    WebSocket(Arc<LiveTls>),
     Tcp,
 }
 
@@ -187,9 +186,9 @@ impl Below {
     fn transport(&self, socket: TcpStream) -> Result<Transport, TlsFailure> {
         let socket = socket::Socket::Tcp(socket);
         Ok(match self {
-            Self::Tls(config) => Transport::new(socket, Some(RecordLayer::new(config.clone())?), None),
-            Self::WebSocket(config) => {
-                Transport::new(socket, Some(RecordLayer::new(config.clone())?), Some(WebSocket::new()))
+            Self::Tls(tls) => Transport::new(socket, Some(RecordLayer::new(tls.current())?), None),
+            Self::WebSocket(tls) => {
+                Transport::new(socket, Some(RecordLayer::new(tls.current())?), Some(WebSocket::new()))
             }
             Self::Tcp => Transport::new(socket, None, None),
         })

@@ -17,6 +17,7 @@ mod deadlines;
 mod demo;
 mod devices;
 mod directory;
+mod drain;
 mod listener;
 mod listener_name;
 mod log_starts;

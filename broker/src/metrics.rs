@@ -158,6 +158,14 @@ fn describe() {
     describe_counter!("sotto_reads_total", "Pages of the log read for sessions, from memory or the store.");
     describe_gauge!("sotto_open_files", "Open file descriptors of the process.");
     describe_gauge!("sotto_open_files_max", "Most file descriptors that the process may open.");
+    describe_counter!("sotto_drained_total", "Clients sent away because the node goes.");
+    describe_gauge!("sotto_drain_remaining", "Connections still open while the node goes.");
+    describe_counter!("sotto_tls_reloads_total", "Times that certificate, key, CA and CRL were read anew.");
+    describe_gauge!(
+        "sotto_tls_certificate_expires_seconds",
+        Unit::Seconds,
+        "When the server's certificate ends, seconds since the epoch."
+    );
     describe_gauge!("sotto_ready", "1 while the node takes connections and its store answers.");
     describe_histogram!("sotto_commit_seconds", Unit::Seconds, "From taking a batch to its commit.");
     describe_histogram!("sotto_commit_batch_records", "Messages in a commit.");

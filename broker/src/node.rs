@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
-use crate::admission::{Admission, AdmissionLimits, Leaving};
+use crate::admission::{Admission, AdmissionLimits};
 use crate::audit::Audit;
 use crate::clock::SystemClock;
 use crate::commits::Commits;
@@ -29,6 +29,7 @@ use crate::database_wait::once_there;
 use crate::deadlines::Deadlines;
 use crate::devices::Devices;
 use crate::directory::LiveDirectory;
+use crate::drain::{Departure, Drain, DrainPlan};
 use crate::log_starts::LogStarts;
 use crate::operations::Operations;
 use crate::password_queue::PasswordQueue;
@@ -37,7 +38,7 @@ use crate::retained_topics::RetainedTopics;
 use crate::retention::retain;
 use crate::router::Router;
 use crate::services::Services;
-use crate::session_entry::{Command, SessionEntry};
+use crate::session_entry::SessionEntry;
 use crate::share::driver::Drivers;
 use crate::share::name::is_reserved;
 use crate::sweep::sweep;
@@ -46,8 +47,8 @@ use crate::wills::publish_due_wills;
 
 /// How long a password that was verified need not be hashed again.
 const VERIFIED_AGE_MAX: Duration = Duration::from_hours(1);
-/// From the call to stop until connections are dropped where they stand.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// For what runs beside the connections, after the last commits.
+const TASKS_END_MAX: Duration = Duration::from_secs(10);
 /// For the last commits, after the connections.
 const COMMIT_DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Stored sessions listed in one query at start.
@@ -192,17 +193,11 @@ impl Node {
         Ok(Self { services, operations, connections, tasks, stopping, stop, abandon })
     }
 
-    /// Stops accepting, sends everybody away with DISCONNECT, commits what was submitted.
-    pub(crate) async fn shut_down(&self) {
-        self.stopping.cancel();
-        self.services.admission.stop(Leaving::default(), self.services.clock.tenths());
-        self.services.registry.for_each(|entry| entry.command(Command::ShutDown));
-        self.connections.close();
-        let drained = tokio::time::timeout(DRAIN_MAX, self.connections.wait()).await;
-        if drained.is_err() {
-            let left = self.connections.len();
-            tracing::warn!(event = "drain_timed_out", count = left, "connections were still open");
-        }
+    /// Sends everybody away as planned, then commits what was submitted.
+    pub(crate) async fn shut_down(&self, plan: &DrainPlan, departure: &Departure) {
+        let drain =
+            Drain { services: &self.services, connections: &self.connections, stopping: &self.stopping };
+        drain.run(plan, departure).await;
         self.services.close_groups();
         let committed = self.services.committer.drain(COMMIT_DRAIN_MAX).await;
         let saved = self.services.sessions.drain(COMMIT_DRAIN_MAX).await;
@@ -211,7 +206,7 @@ impl Node {
         }
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(TASKS_END_MAX, self.tasks.wait()).await.is_err() {
             self.abandon.cancel();
         }
     }

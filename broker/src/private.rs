@@ -23,13 +23,17 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use crate::drain::{Departure, DrainPlan};
 use crate::metrics::flush_hot;
 use crate::operation::Operation;
 use crate::operations::{OperationError, Operations};
+use crate::tls::LiveTls;
 
 /// A store that does not answer within this is not ready.
 const PING_MAX: Duration = Duration::from_secs(2);
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Names and ports of some servers.
+const SERVER_REFERENCE_BYTES_MAX: usize = 1024;
 const AUDIT_ROWS_DEFAULT: usize = 100;
 
 #[derive(Clone)]
@@ -40,8 +44,10 @@ pub(crate) struct Private {
     pub(crate) commits_healthy: watch::Receiver<bool>,
     pub(crate) operations: Arc<Operations>,
     pub(crate) token: Arc<Zeroizing<String>>,
-    /// No connections are taken any more.
-    pub(crate) stopping: CancellationToken,
+    pub(crate) departure: Departure,
+    /// How the node is left unless it is said.
+    pub(crate) drain: DrainPlan,
+    pub(crate) tls: Arc<LiveTls>,
 }
 
 pub(crate) async fn serve(
@@ -75,6 +81,8 @@ fn app(private: Private) -> Router {
         .route("/dead-letters", get(dead_letters))
         .route("/audit", get(audit))
         .route("/operations", post(any))
+        .route("/tls/reload", post(reload_tls))
+        .route("/drain", post(drain))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(private.clone(), authorize));
     Router::new()
@@ -92,7 +100,7 @@ async fn metrics(State(private): State<Private>) -> String {
 }
 
 async fn ready(State(private): State<Private>) -> (StatusCode, &'static str) {
-    let reason = if private.stopping.is_cancelled() {
+    let reason = if private.departure.is_asked() {
         Some("shutting down\n")
     } else {
         match tokio::time::timeout(PING_MAX, private.store.ping()).await {
@@ -152,6 +160,44 @@ impl IntoResponse for OperationError {
 /// What the command line sends.
 async fn any(private: Has, Json(operation): Json<Operation>) -> Answer {
     private.run(operation).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewDrain {
+    per_second: Option<u32>,
+    grace_seconds: Option<u32>,
+    to: Option<String>,
+}
+
+/// Answers when everybody is gone; then the process ends.
+async fn drain(State(private): Has, Json(new): Json<NewDrain>) -> Response {
+    let plan = DrainPlan {
+        per_second: new.per_second.unwrap_or(private.drain.per_second),
+        grace_seconds: new.grace_seconds.unwrap_or(private.drain.grace_seconds),
+        to: new.to.or(private.drain.to),
+    };
+    if plan.to.as_ref().is_some_and(|to| to.is_empty() || to.len() > SERVER_REFERENCE_BYTES_MAX) {
+        let error = format!("to: 1 to {SERVER_REFERENCE_BYTES_MAX} bytes are expected");
+        return (StatusCode::BAD_REQUEST, Json(json!({"error": error}))).into_response();
+    }
+    private.departure.ask(plan);
+    Json(private.departure.done().await).into_response()
+}
+
+/// The whole of the files, or nothing of them.
+async fn reload_tls(State(private): Has) -> Response {
+    // Files are read, which may be on a network.
+    let reloaded = tokio::task::spawn_blocking(move || private.tls.reload()).await;
+    match reloaded {
+        Ok(Ok(not_after)) => {
+            Json(json!({"reloaded": true, "certificate_expires_at": not_after})).into_response()
+        }
+        Ok(Err(error)) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({"error": error.to_string()}))).into_response()
+        }
+        Err(_) => OperationError::Internal.into_response(),
+    }
 }
 
 async fn tenants(private: Has) -> Answer {

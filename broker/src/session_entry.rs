@@ -70,15 +70,23 @@ pub(crate) enum Command {
     /// The client was silent for one and a half times its Keep Alive, or does not read. [MQTT-3.1.2-22]
     TimedOut,
     ShutDown,
+    /// The node goes, and says which other to use.
+    SentElsewhere,
 }
 
 impl Command {
+    /// What the client has sent is answered before it goes.
+    pub(crate) fn waits_for_answers(self) -> bool {
+        matches!(self, Self::ShutDown | Self::SentElsewhere)
+    }
+
     pub(crate) fn reason(self) -> ReasonCode {
         match self {
             Self::TakenOver => ReasonCode::SessionTakenOver,
             Self::Revoked => ReasonCode::NotAuthorized,
             Self::TimedOut => ReasonCode::KeepAliveTimeout,
             Self::ShutDown => ReasonCode::ServerShuttingDown,
+            Self::SentElsewhere => ReasonCode::UseAnotherServer,
         }
     }
 }
@@ -213,7 +221,11 @@ impl SessionEntry {
     }
 
     pub(crate) fn is_owned(&self) -> bool {
-        self.mailbox.lock().owner.is_some()
+        self.owner().is_some()
+    }
+
+    pub(crate) fn owner(&self) -> Option<ConnectionId> {
+        self.mailbox.lock().owner
     }
 
     pub(crate) fn set_stored(&self, session: Option<SessionRef>) {
@@ -313,6 +325,17 @@ impl SessionEntry {
     pub(crate) fn command(&self, command: Command) {
         let mut mailbox = self.mailbox.lock();
         if mailbox.owner.is_none() {
+            return;
+        }
+        mailbox.command.get_or_insert(command);
+        drop(mailbox);
+        self.waker.wake();
+    }
+
+    /// The same, for one connection alone.
+    pub(crate) fn command_to(&self, connection: ConnectionId, command: Command) {
+        let mut mailbox = self.mailbox.lock();
+        if mailbox.owner != Some(connection) {
             return;
         }
         mailbox.command.get_or_insert(command);

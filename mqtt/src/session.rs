@@ -504,12 +504,22 @@ impl Session {
         self.inflight.forget(message.packet_id);
     }
 
-    /// DISCONNECT from the server, saying why to who asked; 3.1.1 has none. [MQTT-3.14.0-1]
-    pub fn disconnect(&self, reason: ReasonCode, why: Option<&'static str>, out: &mut Vec<u8>) {
+    /// DISCONNECT from the server, saying why to who asked; 3.1.1 has none. `server_reference` is for the
+    /// reasons that lead elsewhere. [MQTT-3.14.0-1]
+    pub fn disconnect(
+        &self,
+        reason: ReasonCode,
+        why: Option<&'static str>,
+        server_reference: Option<&str>,
+        out: &mut Vec<u8>,
+    ) {
         if self.version() != Version::V5 {
             return;
         }
         let mut properties = PropertyBuf::new();
+        if let Some(server) = server_reference {
+            properties.push(Property::ServerReference(server));
+        }
         if let Some(why) = why.filter(|_| self.negotiated.wants_reasons) {
             properties.push(Property::ReasonString(why));
         }

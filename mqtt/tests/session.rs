@@ -248,7 +248,7 @@ fn a_version_5_client_is_told_why_if_it_asked_and_can_take_it() {
     let told = |properties: Properties<'_>| {
         let mut out = Vec::new();
         let session = Session::resume(connect_with(properties).negotiated, None, Offset(0), [], vec![]);
-        session.disconnect(ReasonCode::ProtocolError, Some("why"), &mut out);
+        session.disconnect(ReasonCode::ProtocolError, Some("why"), None, &mut out);
         let (packet, _) = decode(&out, Version::V5, u32::MAX).expect("valid").expect("whole");
         let Packet::Disconnect(disconnect) = packet else { panic!("a DISCONNECT") };
         assert_eq!(disconnect.reason, ReasonCode::ProtocolError);

@@ -17,14 +17,13 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::admission::Admission;
 use crate::clock::SystemClock;
 
 /// A slow network's first segment may have to be sent again, twice.
@@ -67,7 +66,7 @@ pub(crate) enum Gone {
 
 /// One connection's way in. Dropped, it is over: the connection is live, or gone.
 pub(crate) struct Arrival {
-    admission: Arc<Admission>,
+    arrivals: Arc<Arrivals>,
     place: Arc<Place>,
     number: u64,
     stage: Stage,
@@ -79,11 +78,13 @@ struct Place {
     waker: AtomicWaker,
 }
 
-pub(super) struct Arrivals {
+pub(crate) struct Arrivals {
     slots: Arc<Semaphore>,
     slots_max: usize,
     /// Locked by an arrival for each stage it comes to, and by the sweep.
     table: Mutex<Table>,
+    /// Made to give way, and not closed yet.
+    giving_way: AtomicUsize,
 }
 
 /// By number, in the order in which they were accepted.
@@ -136,9 +137,9 @@ impl Gone {
 
 impl Arrival {
     /// `None` when the node takes nobody any more.
-    pub(super) fn begin(admission: Arc<Admission>, gives_way: bool, now_tenths: u32) -> Option<Self> {
+    pub(super) fn begin(arrivals: Arc<Arrivals>, gives_way: bool, now_tenths: u32) -> Option<Self> {
         let place = Arc::new(Place { gone: AtomicU8::new(0), waker: AtomicWaker::new() });
-        let mut table = admission.arrivals.table.lock();
+        let mut table = arrivals.table.lock();
         if table.stopping {
             return None;
         }
@@ -150,7 +151,7 @@ impl Arrival {
             Waiting { place: place_of, gives_way, since_tenths: now_tenths, deadline_tenths, slot: None };
         table.on_peer.insert(number, waiting);
         drop(table);
-        Some(Self { admission, place, number, stage: Stage::Silent })
+        Some(Self { arrivals, place, number, stage: Stage::Silent })
     }
 
     pub(crate) fn stage(&self) -> Stage {
@@ -163,7 +164,7 @@ impl Arrival {
     }
 
     fn reach_with(&mut self, stage: Stage, now_tenths: u32, slot: Option<OwnedSemaphorePermit>) {
-        let mut table = self.admission.arrivals.table.lock();
+        let mut table = self.arrivals.table.lock();
         let Some(mut waiting) = table.of(self.stage).remove(&self.number) else { return };
         let hurried = table.stopping && stage.waits_for_peer();
         let tenths_max = if hurried { STOPPING_TENTHS_MAX } else { stage.tenths_max() };
@@ -176,7 +177,7 @@ impl Arrival {
 
     /// Goes on to `Tls` in a slot, in its turn; the error says why it ended instead.
     pub(crate) async fn take_slot(&mut self, clock: &SystemClock) -> Result<(), Gone> {
-        let slots = self.admission.arrivals.slots.clone();
+        let slots = self.arrivals.slots.clone();
         let slot = if let Ok(slot) = slots.clone().try_acquire_owned() {
             slot
         } else {
@@ -208,10 +209,10 @@ impl Arrival {
 
 impl Drop for Arrival {
     fn drop(&mut self) {
-        let mut table = self.admission.arrivals.table.lock();
+        let mut table = self.arrivals.table.lock();
         let waiting = table.of(self.stage).remove(&self.number);
         if self.place.gone() == Some(Gone::GaveWay) {
-            self.admission.gave_way();
+            self.arrivals.gave_way();
         }
         drop(table);
         // After the lock: who is next in line for the slot is woken.
@@ -221,7 +222,20 @@ impl Drop for Arrival {
 
 impl Arrivals {
     pub(super) fn new(slots_max: usize) -> Self {
-        Self { slots: Arc::new(Semaphore::new(slots_max)), slots_max, table: Mutex::default() }
+        Self {
+            slots: Arc::new(Semaphore::new(slots_max)),
+            slots_max,
+            table: Mutex::default(),
+            giving_way: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn giving_way(&self) -> usize {
+        self.giving_way.load(Ordering::Relaxed)
+    }
+
+    fn gave_way(&self) {
+        self.giving_way.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Ends one that has let the node wait for long enough, of the first to come.
@@ -235,6 +249,7 @@ impl Arrivals {
         let waiting = table.on_peer.remove(&number);
         if let Some(waiting) = &waiting {
             // Before the lock is open: it is counted until its arrival is dropped.
+            self.giving_way.fetch_add(1, Ordering::Relaxed);
             waiting.place.end(Gone::GaveWay);
         }
         drop(table);

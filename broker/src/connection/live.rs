@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use sotto_auth::ScramLogin;
 use sotto_model::{PacketId, TopicPolicy};
 use sotto_mqtt::handshake::Welcome;
+use sotto_mqtt::reason::ReasonCode;
 use sotto_mqtt::session::Session;
 use sotto_storage::session_store::SessionOp;
 use tokio::sync::oneshot;
@@ -24,6 +25,7 @@ use crate::connection::subscribing::{Fenced, Subscribed, Unsubscribed};
 use crate::connection_id::ConnectionId;
 use crate::publishing::Publication;
 use crate::services::Services;
+use crate::session_entry::Command;
 use crate::transport::Transport;
 
 /// Bytes of packets gathered for one write.
@@ -32,6 +34,8 @@ pub(super) const WRITE_BYTES_MAX: usize = 64 * 1024;
 const WRITE_STALL_SECONDS: u32 = 30;
 /// Progress is kept no more often than this; the sweep sees to it that it is kept at all.
 const SAVE_AFTER_SECONDS: u32 = 2;
+/// A client that is sent away is given so long to be answered: a store may be away.
+const ANSWERS_SECONDS_MAX: u32 = 3;
 /// Of a second.
 const TENTHS: u32 = 10;
 /// What a turn came to.
@@ -40,6 +44,13 @@ pub(crate) enum Turn {
     Again,
     Wait,
     End(Farewell),
+}
+
+/// The node sends its clients away.
+#[derive(Clone, Copy)]
+pub(super) struct Leaving {
+    command: Command,
+    since_seconds: u32,
 }
 
 /// Something that input must wait for.
@@ -75,6 +86,8 @@ pub(crate) struct Live {
     /// Since when the socket has taken nothing of what is kept for it.
     pub(super) blocked_since_seconds: Option<u32>,
     pub(super) was_paused: bool,
+    /// Nothing more is read: it ends once what was read is answered.
+    pub(super) leaving: Option<Leaving>,
     pub(super) last_saved_seconds: u32,
 }
 
@@ -161,7 +174,8 @@ impl Live {
 
     /// Nothing is under way, so that the connection can [`rest`](Live::rest).
     pub(crate) fn is_at_rest(&mut self) -> bool {
-        self.session.is_at_rest()
+        self.leaving.is_none()
+            && self.session.is_at_rest()
             && self.backlog.is_empty()
             && self.work.is_none()
             && self.release.is_none()
@@ -224,6 +238,7 @@ impl Live {
             last_packet_tenths,
             blocked_since_seconds: None,
             was_paused: false,
+            leaving: None,
             last_saved_seconds,
         }
     }
@@ -238,7 +253,9 @@ impl Live {
     ) -> Ending {
         if let Some(reason) = farewell.disconnect_reason() {
             shared.output.clear();
-            self.session.disconnect(reason, farewell.why(), &mut shared.output);
+            let to =
+                (reason == ReasonCode::UseAnotherServer).then(|| self.services.admission.sent_to()).flatten();
+            self.session.disconnect(reason, farewell.why(), to.as_deref(), &mut shared.output);
             // A peer that is gone misses nothing.
             let _ = transport.write(cx, &mut shared.scratch, &shared.output);
         }
@@ -271,11 +288,11 @@ impl Live {
         }
         if let Some(command) = post.command {
             // A client that comes back at once has perhaps said goodbye before: its will is withdrawn.
-            let farewell = match self.take_input(transport, input, cx, shared, out) {
-                Err(goodbye @ Farewell::Goodbye { .. }) => goodbye,
-                Ok(_) | Err(_) => Farewell::Commanded(command),
-            };
-            return Turn::End(farewell);
+            match self.take_input(transport, input, cx, shared, out) {
+                Err(goodbye @ Farewell::Goodbye { .. }) => return Turn::End(goodbye),
+                Ok(_) if command.waits_for_answers() => self.leave(command),
+                Ok(_) | Err(_) => return Turn::End(Farewell::Commanded(self.last_command(command))),
+            }
         }
         if post.behind {
             // What the mailbox still holds is in no log, and older than what it sent away.
@@ -308,7 +325,29 @@ impl Live {
             // What was cut short is continued, even if neither the socket nor the client has anything to say.
             moved |= out.len() >= WRITE_BYTES_MAX;
         }
-        if moved { Turn::Again } else { Turn::Wait }
+        match self.leaving {
+            Some(leaving) if !blocked && self.is_answered() => {
+                Turn::End(Farewell::Commanded(leaving.command))
+            }
+            _ if moved => Turn::Again,
+            _ => Turn::Wait,
+        }
+    }
+
+    fn leave(&mut self, command: Command) {
+        self.leaving.get_or_insert(Leaving { command, since_seconds: self.services.clock.seconds() });
+    }
+
+    /// Who was to leave and was not answered in time leaves all the same, for the same reason.
+    fn last_command(&self, command: Command) -> Command {
+        match self.leaving {
+            Some(leaving) if command == Command::TimedOut => leaving.command,
+            _ => command,
+        }
+    }
+
+    fn is_answered(&self) -> bool {
+        self.work.is_none() && self.stalled.is_none() && self.session.is_answered()
     }
 
     /// Nothing moves: gives memory back and keeps progress.
@@ -344,6 +383,10 @@ impl Live {
             None if keep_alive == 0 || !self.takes_input() => 0,
             // One and a half times the Keep Alive, and not a moment less. [MQTT-3.1.2-22]
             None => self.last_packet_tenths + keep_alive * TENTHS * 3 / 2 + 1,
+        };
+        let deadline = match self.leaving {
+            Some(leaving) => (leaving.since_seconds + ANSWERS_SECONDS_MAX) * TENTHS,
+            None => deadline,
         };
         self.services.deadlines.set(&self.owned.entry, deadline);
     }

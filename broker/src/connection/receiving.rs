@@ -24,7 +24,10 @@ const RELEASE_RETRY_AFTER: Duration = Duration::from_millis(500);
 
 impl Live {
     pub(super) fn takes_input(&self) -> bool {
-        self.work.is_none() && self.stalled.is_none() && self.session.accepts_packets()
+        self.work.is_none()
+            && self.stalled.is_none()
+            && self.leaving.is_none()
+            && self.session.accepts_packets()
     }
 
     /// Handles what has been read, and reads once when that is used up. True when something was read.

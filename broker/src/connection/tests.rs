@@ -23,6 +23,7 @@ use crate::admission::{AddressLimits, FailedLoginLimits};
 use crate::app::App;
 use crate::clock::SystemClock;
 use crate::config::{Config, Push, Tls};
+use crate::drain::DrainPlan;
 
 /// Longer than anything here takes, shorter than what a connection that ends waits for at most.
 const SOON: Duration = Duration::from_secs(4);
@@ -56,6 +57,7 @@ impl Broker {
             proxy_protocol_from: Vec::new(),
             addresses: AddressLimits { connections_max: 0, connects_per_second: 0, connects_burst: 0 },
             failed_logins: FailedLoginLimits { failures_max: 0, window_seconds: 0 },
+            drain: DrainPlan { per_second: 0, grace_seconds: 0, to: None },
             tls: Tls::default(),
             push: Push { allow_networks: Vec::new(), extra_ca: None },
             limits,

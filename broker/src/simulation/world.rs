@@ -28,6 +28,7 @@ use zeroize::Zeroizing;
 use crate::admission::{AddressLimits, AdmissionLimits, FailedLoginLimits};
 use crate::clock::SystemClock;
 use crate::connection::Connection;
+use crate::drain::{Departure, DrainPlan};
 use crate::listener_name::ListenerName;
 use crate::node::{Node, Parts};
 use crate::operation::Operation;
@@ -314,7 +315,7 @@ impl Life {
         match plan.end {
             LifeEnd::Stop => {
                 self.note(format_args!("the node stops"));
-                self.node.shut_down().await;
+                self.shut_down().await;
             }
             LifeEnd::Crash => {
                 // In the middle of what happens at this moment.
@@ -369,7 +370,7 @@ impl Life {
         self.check_log().await;
         self.check_sessions();
         self.note(format_args!("the node stops"));
-        self.node.shut_down().await;
+        self.shut_down().await;
         if !self.node.tasks.is_empty() || !self.node.connections.is_empty() {
             self.world.oracle.violation("tasks are left when the node has stopped".to_owned());
         }
@@ -563,6 +564,11 @@ impl Life {
                 self.world.oracle.violation(format!("{number} was sent once and is stored {count} times"));
             }
         }
+    }
+
+    async fn shut_down(&self) {
+        let at_once = DrainPlan { per_second: 0, grace_seconds: 0, to: None };
+        self.node.shut_down(&at_once, &Departure::new()).await;
     }
 
     /// No cursor is ahead of the log, and nobody is in two places.

@@ -234,7 +234,7 @@ impl Driver {
                     at += len;
                 }
                 Err(error) => {
-                    self.session.disconnect(error.reason, Some(error.what), &mut self.out);
+                    self.session.disconnect(error.reason, Some(error.what), None, &mut self.out);
                     return self.reconnect();
                 }
             }
@@ -251,7 +251,7 @@ impl Driver {
             Err(violation) => {
                 assert!(expected.is_none(), "refused: {violation}");
                 assert!(self.out.is_empty(), "refused and answered");
-                self.session.disconnect(violation.reason, Some(violation.what), &mut self.out);
+                self.session.disconnect(violation.reason, Some(violation.what), None, &mut self.out);
                 return false;
             }
         };

@@ -11,7 +11,8 @@ use rustls::{
 };
 
 use super::*;
-use crate::tls::server_config;
+use crate::clock::SystemClock;
+use crate::tls::{ClientCertificate, LiveTls, TicketRoot, TlsFiles};
 
 const ALERT: u8 = 21;
 const TAG_BYTES: usize = 16;
@@ -39,7 +40,15 @@ impl Pair {
         let (certificate_file, key_file) = (folder.path().join("certificate"), folder.path().join("key"));
         std::fs::write(&certificate_file, certificate.pem()).expect("write");
         std::fs::write(&key_file, key.serialize_pem()).expect("write");
-        let server = server_config(&certificate_file, &key_file).expect("server");
+        let files = TlsFiles {
+            certificate: certificate_file,
+            key: key_file,
+            client_certificate: ClientCertificate::Off,
+            client_ca: None,
+            client_crl: None,
+        };
+        let root = TicketRoot::open_or_make(&folder.path().join("ticket.key")).expect("a root");
+        let server = LiveTls::load(files, root, Arc::new(SystemClock::new())).expect("server").current();
 
         let mut roots = RootCertStore::empty();
         roots.add(certificate.der().clone()).expect("a certificate");

@@ -94,6 +94,15 @@ impl House {
         self.process.take().expect("it runs").terminate().await
     }
 
+    pub(crate) async fn signal(&self, name: &str) {
+        self.process.as_ref().expect("it runs").signal(name).await;
+    }
+
+    /// Waits for a broker that was told to go.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        self.process.take().expect("it runs").ended().await
+    }
+
     /// All that brokers printed and logged here.
     pub(crate) fn printed(&self) -> String {
         self.outputs.iter().map(Output::text).collect()

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, HandshakeKind};
 use sotto_model::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use sotto_mqtt::codec::decode;
 use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf};
@@ -276,6 +276,17 @@ impl Phone {
             retry_after_seconds: None,
             server_reference: None,
         })
+    }
+
+    /// The TLS session of an earlier connection was taken up.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// The broker's certificate, DER.
+    pub(crate) fn server_certificate(&self) -> Vec<u8> {
+        let chain = self.stream.get_ref().1.peer_certificates().expect("a certificate");
+        chain[0].to_vec()
     }
 
     // ---- saying ----

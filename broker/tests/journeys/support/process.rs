@@ -90,11 +90,20 @@ impl Process {
         self.all_read().await;
     }
 
-    /// SIGTERM, and waits for the end.
-    pub(crate) async fn terminate(mut self) -> ExitStatus {
+    /// `name` as `kill` knows it: `-TERM`.
+    pub(crate) async fn signal(&self, name: &str) {
         let id = self.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &id]).status().await.expect("run kill");
+        let status = Command::new("kill").args([name, &id]).status().await.expect("run kill");
         assert!(status.success());
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub(crate) async fn terminate(self) -> ExitStatus {
+        self.signal("-TERM").await;
+        self.ended().await
+    }
+
+    pub(crate) async fn ended(mut self) -> ExitStatus {
         let status = soon("the broker to end", self.child.wait()).await.expect("wait for the broker");
         self.all_read().await;
         status
