@@ -15,6 +15,8 @@ mod data_dir;
 mod database_wait;
 mod deadlines;
 mod demo;
+#[cfg(test)]
+mod density;
 mod devices;
 mod directory;
 mod drain;

@@ -1,4 +1,7 @@
-//! The socket below a connection: TCP, and under test a pipe in memory.
+//! The socket below a connection: TCP, and under test one in memory.
+
+#[cfg(test)]
+pub(crate) mod pipe;
 
 use std::io;
 use std::pin::Pin;
@@ -9,10 +12,15 @@ use tokio::io::DuplexStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+#[cfg(test)]
+use crate::socket::pipe::Pipe;
+
 pub(crate) enum Socket {
     Tcp(TcpStream),
     #[cfg(test)]
     Simulated(DuplexStream),
+    #[cfg(test)]
+    Memory(Pipe),
 }
 
 impl AsyncRead for Socket {
@@ -25,6 +33,8 @@ impl AsyncRead for Socket {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buffer),
             #[cfg(test)]
             Self::Simulated(pipe) => Pin::new(pipe).poll_read(cx, buffer),
+            #[cfg(test)]
+            Self::Memory(pipe) => pipe.poll_read(cx, buffer),
         }
     }
 }
@@ -35,6 +45,8 @@ impl AsyncWrite for Socket {
             Self::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
             #[cfg(test)]
             Self::Simulated(pipe) => Pin::new(pipe).poll_write(cx, bytes),
+            #[cfg(test)]
+            Self::Memory(pipe) => Poll::Ready(Ok(pipe.write(bytes))),
         }
     }
 
@@ -43,6 +55,8 @@ impl AsyncWrite for Socket {
             Self::Tcp(socket) => Pin::new(socket).poll_flush(cx),
             #[cfg(test)]
             Self::Simulated(pipe) => Pin::new(pipe).poll_flush(cx),
+            #[cfg(test)]
+            Self::Memory(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -51,6 +65,8 @@ impl AsyncWrite for Socket {
             Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
             #[cfg(test)]
             Self::Simulated(pipe) => Pin::new(pipe).poll_shutdown(cx),
+            #[cfg(test)]
+            Self::Memory(_) => Poll::Ready(Ok(())),
         }
     }
 }
