@@ -12,11 +12,10 @@ use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_lc_rs::aead;
-use nix::sys::resource::{UsageWho, getrusage};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::crypto::cipher::{AeadKey, Iv, Nonce, make_tls13_aad};
 use rustls::pki_types::ServerName;
@@ -33,11 +32,12 @@ use zeroize::Zeroizing;
 use crate::admission::{AddressLimits, AdmissionLimits, FailedLoginLimits};
 use crate::clock::SystemClock;
 use crate::connection::Connection;
+use crate::cpu_use::cpu_used;
 use crate::listener_name::ListenerName;
 use crate::node::{Node, Parts};
 use crate::socket::Socket;
 use crate::socket::pipe::Pipe;
-use crate::tls::{self, RecordLayer};
+use crate::tls::{ClientCertificate, LiveTls, RecordLayer, TicketRoot, TlsFiles};
 use crate::transport::Transport;
 
 /// Handshakes at a time, as a node of two cores has them.
@@ -112,7 +112,16 @@ impl House {
             .expect("a certificate");
         std::fs::write(&certificate_file, certificate.pem()).expect("write");
         std::fs::write(&key_file, key.serialize_pem()).expect("write");
-        let server = tls::server_config(&certificate_file, &key_file).expect("a configuration");
+        let clock = Arc::new(SystemClock::new());
+        let files = TlsFiles {
+            certificate: certificate_file,
+            key: key_file,
+            client_certificate: ClientCertificate::Off,
+            client_ca: None,
+            client_crl: None,
+        };
+        let root = TicketRoot::open_or_make(&folder.path().join("ticket.key")).expect("a root");
+        let server = LiveTls::load(files, root, clock.clone()).expect("a configuration").current();
         let mut roots = RootCertStore::empty();
         roots.add(certificate.der().clone()).expect("a certificate");
         let mut client = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -123,7 +132,6 @@ impl House {
         client.enable_secret_extraction = true;
         client.resumption = rustls::client::Resumption::disabled();
 
-        let clock = Arc::new(SystemClock::new());
         let store = Arc::new(SqliteStore::open(&folder.path().join("sotto.db")).await.expect("a store"));
         let kms = Arc::new(LocalKms::from_root_key(&PlainKey::new(Zeroizing::new([7; 32]))));
         let keyring = Keyring::new(kms, store.clone(), KeyringLimits::default(), clock.now());
@@ -166,13 +174,15 @@ impl House {
                 if number >= end {
                     return mine;
                 }
-                mine.push(self.arrive(number).await);
+                mine.push((number, self.arrive(number).await));
             }
         };
         phones.reserve_exact(more);
         let all = futures::future::join_all((0..HANDSHAKES).map(|_| one_after_another()));
         let all = tokio::time::timeout(LONGEST, all).await.expect("everybody arrives");
-        phones.extend(all.into_iter().flatten());
+        let mut arrived: Vec<(usize, Phone)> = all.into_iter().flatten().collect();
+        arrived.sort_unstable_by_key(|(number, _)| *number);
+        phones.extend(arrived.into_iter().map(|(_, phone)| phone));
     }
 
     async fn arrive(&self, number: usize) -> Phone {
@@ -192,11 +202,7 @@ impl House {
             Caller { tls: ClientConnection::new(self.client.clone(), name).expect("a client"), pipe };
         caller.send(&connect(number));
         caller.until(0x20).await;
-        let topic = if number.is_multiple_of(100) && number / 100 < LISTENERS_MAX {
-            "everybody".to_owned()
-        } else {
-            format!("one/{number}")
-        };
+        let topic = if listens(number) { "everybody".to_owned() } else { format!("one/{number}") };
         caller.send(&subscribe(&topic));
         caller.until(0x90).await;
         caller.hang_up()
@@ -208,16 +214,10 @@ impl House {
         let services = &self.node.services;
         assert_eq!(services.registry.len(), sessions);
 
-        let began = Instant::now();
-        services.deadlines.look(services.clock.tenths(), |_| panic!("nobody is late"));
-        let looked = began.elapsed();
         let began = cpu();
         tokio::time::sleep(Duration::from_secs(4)).await;
         let idle = micros(began.elapsed()) / 4.0;
-        say(&format!(
-            "  one look at deadlines: {:.0} µs; idle: {idle:.0} µs of CPU a second",
-            micros(looked)
-        ));
+        say(&format!("  idle, the sweep among it: {idle:.0} µs of CPU a second"));
 
         let pings: Vec<Vec<u8>> = phones.iter_mut().map(|phone| phone.seal(PINGREQ)).collect();
         let began = cpu();
@@ -232,19 +232,18 @@ impl House {
             round / count(sessions)
         ));
 
-        let listeners = phones.iter().step_by(100).take(LISTENERS_MAX).count();
+        let listeners = (0..sessions).filter(|number| listens(*number)).count();
         let publish = phones[1].seal(&publish("everybody"));
         let began = cpu();
         phones[1].pipe.say(&publish);
-        until_all(phones, |number| number.is_multiple_of(100) && number / 100 < LISTENERS_MAX).await;
+        until_all(phones, listens).await;
         let each = micros(began.elapsed()) / count(listeners);
         say(&format!("  one message to {listeners}: {each:.2} µs of CPU a delivery"));
 
         let senders = sessions.min(10_000);
         let to = |number: usize| (number * 7919 + 1) % sessions;
-        let exact = |number: usize| !(number.is_multiple_of(100) && number / 100 < LISTENERS_MAX);
         let reached: std::collections::HashSet<usize> =
-            (0..senders).map(to).filter(|number| exact(*number)).collect();
+            (0..senders).map(to).filter(|number| !listens(*number)).collect();
         let said: Vec<Vec<u8>> = reached.iter().map(|number| publish_to(&mut phones[0], *number)).collect();
         let began = cpu();
         for said in said {
@@ -339,14 +338,18 @@ impl Pusher for Nobody {
 /// Until each of those has heard something.
 async fn until_all(phones: &[Phone], of: impl Fn(usize) -> bool) {
     let hear = async {
-        for (number, phone) in phones.iter().enumerate().filter(|(number, _)| of(*number)) {
+        for (_, phone) in phones.iter().enumerate().filter(|(number, _)| of(*number)) {
             while phone.pipe.heard().is_empty() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            let _ = number;
         }
     };
     tokio::time::timeout(LONGEST, hear).await.expect("everybody hears");
+}
+
+/// To the one topic, and not to one of its own.
+fn listens(number: usize) -> bool {
+    number.is_multiple_of(100) && number / 100 < LISTENERS_MAX
 }
 
 fn connect(number: usize) -> Vec<u8> {
@@ -407,24 +410,13 @@ fn encoded(packet: &Packet<'_>) -> Vec<u8> {
 struct Since(Duration);
 
 fn cpu() -> Since {
-    Since(used())
+    Since(cpu_used().expect("the system tells"))
 }
 
 impl Since {
     fn elapsed(&self) -> Duration {
-        used().saturating_sub(self.0)
+        cpu_used().expect("the system tells").saturating_sub(self.0)
     }
-}
-
-fn used() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("the system tells");
-    let of = |time: nix::sys::time::TimeVal| {
-        Duration::new(
-            time.tv_sec().unsigned_abs(),
-            u32::try_from(time.tv_usec()).expect("below a million") * 1000,
-        )
-    };
-    of(usage.user_time()) + of(usage.system_time())
 }
 
 fn resident_bytes() -> u64 {

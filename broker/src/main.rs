@@ -11,6 +11,7 @@ mod commits;
 mod config;
 mod connection;
 mod connection_id;
+mod cpu_use;
 mod data_dir;
 mod database_wait;
 mod deadlines;

@@ -133,7 +133,9 @@ fn describe() {
     describe_counter!("sotto_history_missed_sessions_total", "Times that a session had missed any.");
     describe_gauge!("sotto_connections", "Open connections, handshakes included.");
     describe_gauge!("sotto_connections_max", "Connections that the node may hold.");
-    describe_gauge!("sotto_memory_bytes", Unit::Bytes, "Memory that the process uses.");
+    // Named as Prometheus' own client libraries name them.
+    describe_gauge!("process_resident_memory_bytes", Unit::Bytes, "Memory that the process uses.");
+    describe_gauge!("process_cpu_seconds_total", Unit::Seconds, "CPU time that the process has used.");
     describe_gauge!("sotto_arrivals", "Accepted and not answered a CONNACK.");
     describe_counter!(
         "sotto_connections_closed_unread_total",

@@ -9,6 +9,7 @@ use sotto_model::Clock;
 use sotto_model::limits::PUBLICATION_ID_WINDOW;
 use tokio_util::sync::CancellationToken;
 
+use crate::cpu_use::cpu_used;
 use crate::memory_use::resident_bytes;
 use crate::metrics::flush_hot;
 use crate::open_files::OpenFiles;
@@ -43,7 +44,10 @@ pub(crate) async fn sweep(services: Arc<Services>, stop: CancellationToken) {
             services.admission.report();
             if let Some(bytes) = resident_bytes() {
                 services.admission.note_memory(bytes);
-                gauge!("sotto_memory_bytes").set(bytes_of(bytes));
+                gauge!("process_resident_memory_bytes").set(bytes_of(bytes));
+            }
+            if let Some(used) = cpu_used() {
+                gauge!("process_cpu_seconds_total").set(used.as_secs_f64());
             }
             gauge!("sotto_sessions").set(count(services.registry.len()));
             OpenFiles::read().report();
