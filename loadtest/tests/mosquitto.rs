@@ -138,7 +138,7 @@ fn a_broker_that_dies_midway_leaves_what_was_measured_till_then() {
     let mut load =
         broker.command(&["pubsub", "--rate", "500", "--seconds", "60", "--pubs", "2", "--subs", "2"]);
     let load = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run");
-    sleep(Duration::from_secs(3));
+    sleep(Duration::from_secs(6));
     broker.process.kill().expect("killed");
     let since = Instant::now();
     let output = load.wait_with_output().expect("ended");
