@@ -28,8 +28,8 @@ use crate::clock::SystemClock;
 
 /// A slow network's first segment may have to be sent again, twice.
 const SILENT_TENTHS_MAX: u32 = 100;
-/// Behind those that came before, all at work.
-const QUEUED_TENTHS_MAX: u32 = 100;
+/// Behind those that came before, all at work: as long as a patient client waits. One that is not closes.
+const QUEUED_TENTHS_MAX: u32 = 600;
 /// Two round trips, and a second or two of a slow phone's.
 const TLS_TENTHS_MAX: u32 = 100;
 /// The WebSocket's upgrade included.
