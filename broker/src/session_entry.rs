@@ -23,6 +23,7 @@ use crate::connection_id::ConnectionId;
 use crate::metrics::subscriptions_changed;
 use crate::record::Record;
 use crate::share::desk::Desk;
+use crate::share::name::is_group;
 use crate::share::ticket::Ticket;
 
 /// A message for this session, and how its subscriptions want it.
@@ -476,7 +477,7 @@ impl SessionEntry {
             subscriptions.reserve_exact(more);
         }
         subscriptions.push(subscription);
-        subscriptions_changed(0, 1);
+        self.count_subscriptions(0, 1);
         true
     }
 
@@ -485,15 +486,22 @@ impl SessionEntry {
         let at = subscriptions.iter().position(|known| known.filter.as_subscribed() == filter)?;
         let gone = subscriptions.swap_remove(at);
         subscriptions.shrink_to_fit();
-        subscriptions_changed(1, 0);
+        self.count_subscriptions(1, 0);
         Some(gone)
     }
 
     pub(crate) fn set_subscriptions(&self, subscriptions: Vec<Subscription>) -> Vec<Subscription> {
         let count = subscriptions.len();
         let before = std::mem::replace(&mut *self.subscriptions.write(), subscriptions);
-        subscriptions_changed(before.len(), count);
+        self.count_subscriptions(before.len(), count);
         before
+    }
+
+    /// What a group subscribes to, its members have been counted with.
+    fn count_subscriptions(&self, before: usize, after: usize) {
+        if !is_group(&self.principal) {
+            subscriptions_changed(before, after);
+        }
     }
 
     pub(crate) fn with_subscriptions<T>(&self, read: impl FnOnce(&[Subscription]) -> T) -> T {
