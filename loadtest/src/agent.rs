@@ -25,6 +25,7 @@ use crate::setup::Setup;
 use crate::spread_args::AgentArgs;
 use crate::template::RunId;
 use crate::threads::Threads;
+use crate::token_file::read_token;
 use crate::traffic::Traffic;
 use crate::wire::{FromAgent, Job, Order, PartDone, Progress, ToAgent};
 use crate::worker::Role;
@@ -47,12 +48,6 @@ pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-pub(crate) fn read_token(file: &std::path::Path) -> anyhow::Result<Token> {
-    let raw =
-        std::fs::read_to_string(file).with_context(|| format!("read token from `{}`", file.display()))?;
-    Ok(Token::new(&raw)?)
 }
 
 /// One coordinator at a time.

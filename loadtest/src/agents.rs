@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use serde::de::DeserializeOwned;
 
 use crate::counters::Totals;
+use crate::finished::Finished;
 use crate::interval::{Interval, IntervalQueue};
 use crate::limits::{
     AGENT_ANSWER_TIMEOUT, AGENT_CONNECT_TIMEOUT, AGENT_DONE_TIMEOUT, AGENT_FRAME_BYTES_MAX,
@@ -30,7 +31,6 @@ use crate::roster::Phase;
 use crate::run_clock::{Micros, RunClock};
 use crate::spread_args::SpreadArgs;
 use crate::template::RunId;
-use crate::threads::Finished;
 use crate::wire::{FromAgent, Job, Order, PartDone, Progress, ToAgent};
 use crate::worker::ConnectTally;
 

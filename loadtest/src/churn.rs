@@ -8,15 +8,17 @@ use serde::Serialize;
 
 use crate::churner::{ChurnPlan, ChurnTally, Churning};
 use crate::crew::{Crew, Watched};
+use crate::figures::{mebibytes, per_second};
+use crate::finished::Finished;
 use crate::latencies::LatencySummary;
 use crate::limits::{CLIENTS_MAX, SETTLE, TIME_WAIT};
 use crate::objectives::{Limits, Measured};
 use crate::progress::Progress;
-use crate::report::{ConnectReport, Report, Rows, Table, Verdict, mebibytes, per_second};
+use crate::report::{ConnectReport, Report, Rows, Verdict};
 use crate::scenario_args::ChurnArgs;
 use crate::server_process::ServerSample;
 use crate::setup::Setup;
-use crate::threads::Finished;
+use crate::table::Table;
 
 #[derive(Debug, Serialize)]
 struct ChurnOutcome {

@@ -9,13 +9,14 @@ use serde::de::DeserializeOwned;
 
 use crate::agents::{Agents, AgentsError};
 use crate::counters::Totals;
+use crate::finished::Finished;
 use crate::limits::{SPREAD_LEAD, WATCH_INTERVAL};
 use crate::part::Part;
 use crate::recorder::{Recorder, Source};
 use crate::roster::Phase;
 use crate::run_clock::{Micros, RunClock};
 use crate::setup::Setup;
-use crate::threads::{Finished, Threads, ThreadsError};
+use crate::threads::{Threads, ThreadsError};
 use crate::worker::Role;
 
 pub(crate) struct Crew<T> {

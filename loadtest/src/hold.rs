@@ -9,12 +9,13 @@ use serde::Serialize;
 use crate::args::HoldArgs;
 use crate::connecting::connect_all;
 use crate::crew::{Crew, Watched};
+use crate::finished::Finished;
 use crate::holder::Holding;
 use crate::objectives::{Limits, Measured};
 use crate::progress::Progress;
-use crate::report::{ConnectReport, Report, Rows, Table, Verdict};
+use crate::report::{ConnectReport, Report, Rows, Verdict};
 use crate::setup::Setup;
-use crate::threads::Finished;
+use crate::table::Table;
 use crate::worker::ConnectTally;
 
 #[derive(Debug, Serialize)]

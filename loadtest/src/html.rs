@@ -2,13 +2,16 @@
 
 use std::fmt::Write as _;
 
-use crate::html_text::{escape, number};
+use crate::card::Card;
+use crate::figures::{mebibytes, milliseconds};
+use crate::html_text::{escape, headline, number};
 use crate::interval::Kind;
 use crate::latencies::{Latencies, LatencySummary};
 use crate::objectives::Objective;
 use crate::plot::{Axis, Plot, Scale, Series};
 use crate::recorder::Recorded;
-use crate::report::{Line, Target, mebibytes, milliseconds};
+use crate::table::Line;
+use crate::target::Target;
 use crate::timeline::{Point, PointLatency};
 
 /// What the page says, of whatever scenario.
@@ -23,24 +26,6 @@ pub(crate) struct Page<'a> {
     /// The table that people read in a terminal.
     pub(crate) lines: &'a [Line],
     pub(crate) recorded: &'a Recorded,
-}
-
-/// A headline figure.
-#[derive(Clone, Debug)]
-pub(crate) struct Card {
-    pub(crate) label: &'static str,
-    pub(crate) value: f64,
-    pub(crate) unit: &'static str,
-    /// What to hold it against.
-    pub(crate) hint: String,
-}
-
-impl Card {
-    pub(crate) fn latency(label: &'static str, summary: LatencySummary) -> Self {
-        let [p50, max] = [summary.p50_us, summary.max_us].map(milliseconds);
-        let hint = format!("p50 {} · max {} ms", headline(p50), headline(max));
-        Self { label, value: milliseconds(summary.p99_us), unit: "ms", hint }
-    }
 }
 
 impl Page<'_> {
@@ -196,13 +181,6 @@ fn write_latencies(kinds: &[(String, LatencySummary)], html: &mut String) {
         html.push_str("</tr>");
     }
     html.push_str("</tbody></table></div>");
-}
-
-/// Three significant digits, where there are that many.
-fn headline(value: f64) -> String {
-    let digits = value.abs().max(1e-3).log10().floor();
-    let unit = 10_f64.powf((digits - 2.0).min(0.0));
-    number((value / unit).round() * unit)
 }
 
 fn plots(recorded: &Recorded) -> Vec<Plot> {
@@ -462,12 +440,6 @@ mod tests {
         let html = render(&recorded(), "x", "none");
         assert!(html.contains("1 of 1 objectives missed"));
         assert!(html.contains("✗ missed"));
-    }
-
-    #[test]
-    fn headlines_are_short() {
-        let short = [0.0, 0.5344, 4.339, 12.63, 800.58, 1234.5].map(headline);
-        assert_eq!(short, ["0", "0.534", "4.34", "12.6", "801", "1,235"]);
     }
 
     #[test]

@@ -44,6 +44,13 @@ pub(crate) fn number(value: f64) -> String {
     if fraction.is_empty() { format!("{sign}{grouped}") } else { format!("{sign}{grouped}.{fraction}") }
 }
 
+/// Three significant digits, where there are that many.
+pub(crate) fn headline(value: f64) -> String {
+    let digits = value.abs().max(1e-3).log10().floor();
+    let unit = 10_f64.powf((digits - 2.0).min(0.0));
+    number((value / unit).round() * unit)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -65,6 +72,12 @@ mod tests {
         ] {
             assert_eq!(number(value), text, "{value}");
         }
+    }
+
+    #[test]
+    fn headlines_are_short() {
+        let short = [0.0, 0.5344, 4.339, 12.63, 800.58, 1234.5].map(headline);
+        assert_eq!(short, ["0", "0.534", "4.34", "12.6", "801", "1,235"]);
     }
 
     proptest! {

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::args::ObjectiveArgs;
 use crate::latencies::LatencySummary;
+use crate::objective_args::ObjectiveArgs;
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Objective {

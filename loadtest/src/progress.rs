@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::figures::milliseconds;
 use crate::limits::PLAIN_PROGRESS_INTERVAL;
 use crate::recorder::Recorder;
-use crate::report::milliseconds;
 use crate::timeline::Point;
 
 /// On standard error: standard output is the report's.

@@ -5,12 +5,16 @@ use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 
-use crate::args::OutputArgs;
+use crate::card::Card;
 use crate::failures::Failures;
-use crate::html::{Card, Page};
+use crate::figures::{mebibytes, per_second};
+use crate::html::Page;
 use crate::latencies::LatencySummary;
 use crate::objectives::Objective;
+use crate::output_args::OutputArgs;
 use crate::recorder::Recorded;
+use crate::table::Table;
+use crate::target::Target;
 use crate::timeline_csv::write_csv;
 use crate::worker::ConnectTally;
 
@@ -30,14 +34,6 @@ pub(crate) struct Report<Outcome> {
     pub(crate) objectives: Vec<Objective>,
     #[serde(flatten)]
     pub(crate) recorded: Recorded,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Target {
-    pub(crate) address: String,
-    /// TLS version and suite.
-    pub(crate) transport: String,
-    pub(crate) protocol: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -135,7 +131,8 @@ impl<Outcome: Rows + Serialize> Report<Outcome> {
     }
 
     fn write_html(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut table = Table { out: &mut io::sink(), lines: Vec::new() };
+        let mut sink = io::sink();
+        let mut table = Table::new(&mut sink);
         self.rows(&mut table)?;
         let mut cards = self.outcome.cards();
         cards.extend(self.connecting.cards());
@@ -146,7 +143,7 @@ impl<Outcome: Rows + Serialize> Report<Outcome> {
             troubles: self.troubles(),
             cards,
             objectives: &self.objectives,
-            lines: &table.lines,
+            lines: table.lines(),
             recorded: &self.recorded,
         };
         out.write_all(page.render().as_bytes())
@@ -167,7 +164,7 @@ impl<Outcome: Rows + Serialize> Report<Outcome> {
     fn write_table(&self, out: &mut impl Write) -> io::Result<()> {
         let Target { address, transport, protocol } = &self.target;
         writeln!(out, "{} {address} · {protocol} · {transport} · run {}", self.scenario, self.run)?;
-        let mut table = Table { out, lines: Vec::new() };
+        let mut table = Table::new(out);
         self.rows(&mut table)?;
         if self.interrupted {
             table.row("interrupted", "before its time; the figures are of what was done till then")?;
@@ -278,67 +275,4 @@ impl ConnectReport {
         }
         Ok(())
     }
-}
-
-pub(crate) struct Table<'a> {
-    out: &'a mut dyn Write,
-    lines: Vec<Line>,
-}
-
-/// What a table has been given, for those who write it elsewhere.
-#[derive(Clone, Debug)]
-pub(crate) enum Line {
-    Row(String, String),
-    Latencies(Vec<(String, LatencySummary)>),
-}
-
-impl Table<'_> {
-    pub(crate) fn row(&mut self, label: &str, value: &str) -> io::Result<()> {
-        self.lines.push(Line::Row(label.to_owned(), value.to_owned()));
-        writeln!(self.out, "  {label:<24} {value}")
-    }
-
-    /// Kinds that never happened are left out.
-    pub(crate) fn latencies(&mut self, kinds: &[(&str, LatencySummary)]) -> io::Result<()> {
-        if kinds.iter().all(|(_, summary)| summary.count == 0) {
-            return Ok(());
-        }
-        writeln!(
-            self.out,
-            "  {:<24} {:>10} {:>10} {:>10} {:>10} {:>10}",
-            "ms", "p50", "p90", "p99", "p99.9", "max"
-        )?;
-        let happened = kinds.iter().filter(|(_, summary)| summary.count > 0);
-        let kept = happened.clone().map(|(label, summary)| ((*label).to_owned(), *summary));
-        self.lines.push(Line::Latencies(kept.collect()));
-        for (label, summary) in happened {
-            let [p50, p90, p99, p999, max] =
-                [summary.p50_us, summary.p90_us, summary.p99_us, summary.p999_us, summary.max_us]
-                    .map(milliseconds);
-            writeln!(
-                self.out,
-                "    {label:<22} {p50:>10.2} {p90:>10.2} {p99:>10.2} {p999:>10.2} {max:>10.2}"
-            )?;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn failures(&mut self, label: &str, failures: &Failures) -> io::Result<()> {
-        failures.iter().try_for_each(|(reason, count)| self.row(label, &format!("{count}: {reason}")))
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^53")]
-pub(crate) fn per_second(count: u64, seconds: f64) -> f64 {
-    if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "far less than 2^53")]
-pub(crate) fn milliseconds(micros: u64) -> f64 {
-    micros as f64 / 1000.0
-}
-
-#[expect(clippy::cast_precision_loss, reason = "far less than 2^53")]
-pub(crate) fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }

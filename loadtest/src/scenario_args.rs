@@ -5,8 +5,9 @@ use std::time::Duration;
 use clap::ValueEnum;
 use sotto_model::QoS;
 
-use crate::args::{CommonArgs, parse_qos, parse_rate};
+use crate::arg_values::{parse_qos, parse_rate};
 use crate::client::Parting;
+use crate::common_args::CommonArgs;
 use crate::limits::{CLIENTS_MAX, RUN_SECONDS_MAX, SIZE_BYTES_MAX};
 use crate::payload::HEADER_BYTES;
 use crate::template::Template;

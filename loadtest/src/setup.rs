@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::agent::read_token;
 use crate::agents::Agents;
-use crate::args::CommonArgs;
 use crate::client::ClientError;
+use crate::common_args::CommonArgs;
 use crate::connector::{Connector, Route};
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::file_limit;
 use crate::prometheus;
 use crate::recorder::Recorder;
-use crate::report::Target;
 use crate::run_clock::RunClock;
 use crate::server::Server;
 use crate::server_process::{ServerProcess, ServerSample};
 use crate::source_address::SourceAddresses;
+use crate::target::Target;
 use crate::template::RunId;
 use crate::tls::{Tls, server_name};
+use crate::token_file::read_token;
 
 #[derive(Clone)]
 pub(crate) struct Setup {

@@ -10,14 +10,16 @@ use crate::args::PubsubArgs;
 use crate::connecting::connect_all;
 use crate::crew::{Crew, Watched};
 use crate::drift::slope_per_hour;
+use crate::figures::{mebibytes, milliseconds};
 use crate::holder::Holding;
 use crate::limits::CLIENTS_MAX;
 use crate::objectives::Objective;
 use crate::pubsub::{PubsubOutcome, pubsub};
 use crate::recorder::{Recorded, Recorder};
-use crate::report::{Report, Rows, Table, Verdict, mebibytes, milliseconds};
+use crate::report::{Report, Rows, Verdict};
 use crate::scenario_args::SoakArgs;
 use crate::setup::Setup;
+use crate::table::Table;
 use crate::timeline::Point;
 
 #[derive(Debug, Serialize)]

@@ -7,17 +7,18 @@ use sotto_model::QoS;
 
 use crate::connecting::connect_all;
 use crate::crew::{Crew, CrewError, Watched};
+use crate::finished::Finished;
 use crate::latencies::LatencySummary;
 use crate::ledger::{Layout, settle};
 use crate::limits::{STEADY_SIZE_BYTES, WATCH_INTERVAL};
 use crate::message_tally::MessageTally;
 use crate::pacer::Plan;
 use crate::pubsub::drain;
-use crate::report::{Rows, Table};
+use crate::report::Rows;
 use crate::roster::Phase;
 use crate::schedule::Schedule;
 use crate::setup::Setup;
-use crate::threads::Finished;
+use crate::table::Table;
 use crate::traffic::{Pacing, Traffic, TrafficPlan};
 use crate::worker::ConnectTally;
 

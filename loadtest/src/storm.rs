@@ -9,11 +9,13 @@ use serde::Serialize;
 use crate::connecting::connect_all;
 use crate::crew::{Crew, Watched};
 use crate::failures::Failures;
+use crate::figures::{milliseconds, per_second};
+use crate::finished::Finished;
 use crate::latencies::{Latencies, LatencySummary};
 use crate::limits::{CLIENTS_MAX, DRAIN_LONGEST};
 use crate::objectives::{Limits, Measured};
 use crate::progress::Progress;
-use crate::report::{ConnectReport, Report, Rows, Table, Verdict, milliseconds, per_second};
+use crate::report::{ConnectReport, Report, Rows, Verdict};
 use crate::roster::{Cut, Phase};
 use crate::scenario_args::{StormArgs, seconds};
 use crate::schedule::Schedule;
@@ -21,7 +23,7 @@ use crate::server_process::ServerSample;
 use crate::setup::Setup;
 use crate::steady::{Steady, SteadyReport};
 use crate::stormer::{Backoff, RoundTally, StormPlan, Storming};
-use crate::threads::Finished;
+use crate::table::Table;
 use crate::worker::ConnectTally;
 
 #[derive(Debug, Serialize)]

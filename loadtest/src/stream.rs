@@ -19,7 +19,7 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<RecordReader>>),
     /// TLS 1.3 of a session that is only held.
     Lean(Box<LeanTls>),
-    Web(Box<WebSocket>),
+    Web(Box<WebSocket<Self>>),
 }
 
 impl Stream {

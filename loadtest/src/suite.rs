@@ -6,16 +6,18 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use crate::args::{CommonArgs, Protocol};
+use crate::common_args::{CommonArgs, Protocol};
+use crate::figures::{mebibytes, milliseconds};
 use crate::hold::hold;
 use crate::latencies::LatencySummary;
 use crate::limits::SUITE_KEEP_ALIVE_SECONDS;
 use crate::objectives::{Limits, Measured};
 use crate::pubsub::pubsub;
-use crate::report::{ConnectReport, Report, Rows, Table, Verdict, mebibytes, milliseconds};
+use crate::report::{ConnectReport, Report, Rows, Verdict};
 use crate::scenario_args::SuiteArgs;
 use crate::setup::Setup;
 use crate::suite_case::{CASES, CaseRun, SuiteCase};
+use crate::table::Table;
 use crate::worker::ConnectTally;
 
 #[derive(Debug, Serialize)]

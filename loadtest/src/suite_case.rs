@@ -2,7 +2,8 @@
 
 use sotto_model::QoS;
 
-use crate::args::{CommonArgs, HoldArgs, PubsubArgs};
+use crate::args::{HoldArgs, PubsubArgs};
+use crate::common_args::CommonArgs;
 
 /// As the suite has it, at full size.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 
 use crate::counters::{Counters, Totals};
+use crate::finished::Finished;
 use crate::interval::{Interval, IntervalQueue};
 use crate::own_usage::OwnUsage;
 use crate::part::Part;
@@ -29,16 +30,6 @@ pub(crate) struct Threads<T> {
 pub(crate) struct ThreadTallies {
     counters: Arc<[Counters]>,
     intervals: Vec<IntervalQueue>,
-}
-
-/// What has been counted when all is over.
-pub(crate) struct Finished<T> {
-    pub(crate) connects: ConnectTally,
-    /// Of clients that came back.
-    pub(crate) returns: ConnectTally,
-    /// Of each thread.
-    pub(crate) outcomes: Vec<T>,
-    pub(crate) totals: Totals,
 }
 
 #[derive(Debug, thiserror::Error)]

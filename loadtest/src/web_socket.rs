@@ -16,14 +16,13 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::limits::{UPGRADE_BYTES_MAX, UPGRADE_READ_BYTES};
-use crate::stream::Stream;
 
 /// RFC 6455, 5.5
 const CONTROL_BYTES_MAX: u64 = 125;
 
 #[derive(Debug)]
-pub(crate) struct WebSocket {
-    stream: Stream,
+pub(crate) struct WebSocket<S> {
+    stream: S,
     /// A header or a control frame that is not complete.
     held: Vec<u8>,
     /// Of the data frame being received, bytes that have not come.
@@ -55,9 +54,9 @@ pub(crate) enum UpgradeError {
     Eager,
 }
 
-impl WebSocket {
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// Asks for a WebSocket and waits for the answer. `authority` is host and port.
-    pub(crate) async fn open(mut stream: Stream, authority: &str, path: &str) -> Result<Self, UpgradeError> {
+    pub(crate) async fn open(mut stream: S, authority: &str, path: &str) -> Result<Self, UpgradeError> {
         let key = generate_key();
         // [MQTT-6.0.0-3]
         let request = format!(
@@ -95,7 +94,7 @@ impl WebSocket {
         }
     }
 
-    pub(crate) fn stream(&self) -> &Stream {
+    pub(crate) fn stream(&self) -> &S {
         &self.stream
     }
 
@@ -167,7 +166,7 @@ impl WebSocket {
     }
 }
 
-impl AsyncRead for WebSocket {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let start = buf.filled().len();
@@ -200,7 +199,7 @@ impl AsyncRead for WebSocket {
     }
 }
 
-impl AsyncWrite for WebSocket {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         // One frame waits at most; the next is not taken before it has gone.
@@ -286,7 +285,7 @@ mod tests {
         })
     }
 
-    async fn open_pair() -> (WebSocket, TcpStream) {
+    async fn open_pair() -> (WebSocket<TcpStream>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let server = async {
@@ -304,7 +303,7 @@ mod tests {
             server
         };
         let client = async {
-            let stream = Stream::Plain(TcpStream::connect(address).await.expect("connected"));
+            let stream = TcpStream::connect(address).await.expect("connected");
             WebSocket::open(stream, "localhost", "/mqtt").await.expect("a WebSocket")
         };
         tokio::join!(client, server)
