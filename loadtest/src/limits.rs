@@ -20,7 +20,7 @@ pub(crate) const SOCKET_READ_BYTES: usize = 16 * 1024;
 pub(crate) const UNSENT_BYTES_MAX: usize = 64 * 1024;
 /// Send buffer kept by a client between writes, bytes.
 pub(crate) const UNSENT_BYTES_KEPT: usize = 4 * 1024;
-/// Connections from one source address: well below the 28,232 ports that Linux hands out.
+/// Connections from one source address, where the system does not say how many ports it hands out.
 pub(crate) const PORTS_PER_ADDRESS: u64 = 10_000;
 /// How long a port rests after its connection (TIME_WAIT of Linux).
 pub(crate) const TIME_WAIT: Duration = Duration::from_mins(1);

@@ -44,6 +44,7 @@ mod lean_tls;
 mod ledger;
 mod limits;
 mod link;
+mod local_ports;
 mod message_tally;
 mod objective_args;
 mod objectives;

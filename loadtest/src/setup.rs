@@ -13,6 +13,7 @@ use crate::connector::{Connector, Route};
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::file_limit;
+use crate::local_ports::ports_per_address;
 use crate::prometheus;
 use crate::recorder::Recorder;
 use crate::run_clock::RunClock;
@@ -202,7 +203,8 @@ impl Setup {
 }
 
 fn ports(routes: &[Route]) -> u64 {
-    routes.iter().fold(0, |sum: u64, route| sum.saturating_add(route.sources.capacity()))
+    let per_address = ports_per_address();
+    routes.iter().fold(0, |sum: u64, route| sum.saturating_add(route.sources.capacity(per_address)))
 }
 
 fn route(addr: &str, args: &CommonArgs) -> anyhow::Result<Route> {

@@ -5,8 +5,6 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use crate::limits::PORTS_PER_ADDRESS;
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SourceRange {
     /// The system chooses.
@@ -14,7 +12,7 @@ pub(crate) enum SourceRange {
     Network(IpNet),
 }
 
-/// One machine has some 28,000 ports an address towards one listener, and a broker may limit what comes from
+/// An address has only so many ports towards one listener, and a broker may limit what comes from
 /// one address: so connection i takes the i-th address of the network, beginning again at its end.
 #[derive(Clone, Debug)]
 pub(crate) struct SourceAddresses(Option<IpNet>);
@@ -50,9 +48,9 @@ impl SourceAddresses {
     }
 
     /// How many connections there are ports for.
-    pub(crate) fn capacity(&self) -> u64 {
+    pub(crate) fn capacity(&self, ports_per_address: u64) -> u64 {
         let addresses = self.0.map_or(1, |network| hosts(network).1);
-        u64::try_from(addresses).unwrap_or(u64::MAX).saturating_mul(PORTS_PER_ADDRESS)
+        u64::try_from(addresses).unwrap_or(u64::MAX).saturating_mul(ports_per_address)
     }
 }
 
@@ -107,7 +105,7 @@ mod tests {
         let addresses = spread("10.0.0.7");
         assert_eq!(addresses.of(0), Some(Ipv4Addr::new(10, 0, 0, 7).into()));
         assert_eq!(addresses.of(99), addresses.of(0));
-        assert_eq!(addresses.capacity(), PORTS_PER_ADDRESS);
+        assert_eq!(addresses.capacity(100), 100);
     }
 
     #[test]
