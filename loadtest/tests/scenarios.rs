@@ -45,7 +45,8 @@ fn all_come_back_after_each_cut_and_steady_messages_arrive_meanwhile() {
         assert_eq!(report["away"], 0, "{report}");
         assert_eq!(report["connecting"]["connected"], 60, "{report}");
         assert_eq!(report["returning"]["suback"]["count"], 120, "{report}");
-        assert!(report["rounds"][1]["tls_resumed"].as_u64().is_some_and(|count| count > 30), "{report}");
+        // In the first round, only those for whom the first connections have left a ticket.
+        assert!(report["rounds"][2]["tls_resumed"].as_u64().is_some_and(|count| count > 30), "{report}");
         assert!(report["steady"]["delivered"].as_u64().is_some_and(|count| count > 0), "{report}");
         assert_eq!(report["steady"]["lost"], 0, "{report}");
     }
