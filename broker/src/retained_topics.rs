@@ -17,16 +17,21 @@ pub(crate) struct RetainedTopics {
     known: RwLock<Option<Known>>,
 }
 
-type Known = HashMap<TenantId, HashSet<u64>>;
+#[derive(Default)]
+struct Known {
+    topics: HashMap<TenantId, HashSet<u64>>,
+    /// Of all tenants.
+    count: usize,
+}
 
 impl RetainedTopics {
     /// All that are stored; `None` when there are too many.
     pub(crate) fn new(stored: Option<Vec<(TenantId, TopicName)>>) -> Self {
         let hasher = RandomState::new();
         let known = stored.map(|stored| {
-            let mut known = Known::new();
+            let mut known = Known::default();
             for (tenant, topic) in stored {
-                known.entry(tenant).or_default().insert(hasher.hash_one(topic.as_str()));
+                known.insert(tenant, hasher.hash_one(topic.as_str()));
             }
             known
         });
@@ -38,8 +43,8 @@ impl RetainedTopics {
         let hash = self.hasher.hash_one(topic.as_str());
         let mut place = self.known.write();
         let Some(known) = place.as_mut() else { return };
-        let is_new = known.entry(tenant).or_default().insert(hash);
-        if is_new && known.values().map(HashSet::len).sum::<usize>() > RETAINED_TOPICS_KNOWN_MAX {
+        known.insert(tenant, hash);
+        if known.count > RETAINED_TOPICS_KNOWN_MAX {
             *place = None;
         }
     }
@@ -47,9 +52,17 @@ impl RetainedTopics {
     pub(crate) fn may_match(&self, tenant: TenantId, filter: &TopicFilter) -> bool {
         match &*self.known.read() {
             None => true,
-            Some(known) => known.get(&tenant).is_some_and(|topics| {
+            Some(known) => known.topics.get(&tenant).is_some_and(|topics| {
                 filter.has_wildcard() || topics.contains(&self.hasher.hash_one(filter.as_str()))
             }),
+        }
+    }
+}
+
+impl Known {
+    fn insert(&mut self, tenant: TenantId, hash: u64) {
+        if self.topics.entry(tenant).or_default().insert(hash) {
+            self.count += 1;
         }
     }
 }
