@@ -14,6 +14,7 @@ pub mod principal;
 pub mod qos;
 pub mod subscription;
 pub mod topic;
+pub mod urgency;
 
 pub use acl::{AclAction, AclEffect, AclRule};
 pub use acl_filter::{AclFilter, AclFilterError, Reach};
@@ -28,3 +29,4 @@ pub use principal::{Principal, TopicPolicy};
 pub use qos::QoS;
 pub use subscription::{RetainHandling, Subscription, SubscriptionOptions};
 pub use topic::{FilterScope, TopicFilter, TopicName, TopicScope};
+pub use urgency::Urgency;

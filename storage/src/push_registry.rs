@@ -1,5 +1,7 @@
 //! Where each device is to be woken.
 
+use std::fmt;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use sotto_model::{DeviceId, TenantId, UnixMillis};
@@ -12,20 +14,42 @@ use crate::error::StoreError;
 #[repr(u8)]
 pub enum Platform {
     UnifiedPush = 1,
+    Apns = 2,
+    Fcm = 3,
+    WebPush = 4,
 }
 
 impl Platform {
+    pub const ALL: [Self; 4] = [Self::UnifiedPush, Self::Apns, Self::Fcm, Self::WebPush];
+
     pub fn from_code(code: u8) -> Option<Self> {
-        match code {
-            1 => Some(Self::UnifiedPush),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|platform| *platform as u8 == code)
     }
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::UnifiedPush => "unified_push",
+            Self::Apns => "apns",
+            Self::Fcm => "fcm",
+            Self::WebPush => "web_push",
         }
+    }
+}
+
+/// The way that a wakeup takes: a push service, and the app for whose credential it is. Wakeups are claimed
+/// by lane, so that a service that stalls holds up no other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lane {
+    pub platform: Platform,
+    /// An APNs topic or an FCM project; empty for services that any server may call.
+    pub app: Box<str>,
+}
+
+/// `apns:org.example.app`, or the platform alone.
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.platform.as_str())?;
+        if self.app.is_empty() { Ok(()) } else { write!(f, ":{}", self.app) }
     }
 }
 

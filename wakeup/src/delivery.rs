@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use sotto_model::{Clock, UnixMillis};
+use sotto_model::{Clock, UnixMillis, Urgency};
 use sotto_storage::outbox::{ClaimedWakeup, Outbox, Settlement};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{LEASE, STILL_DUE_TIMEOUT, STORE_BACKOFF};
-use crate::pusher::{PushOutcome, Pusher, Urgency, Wakeup};
+use crate::pusher::{PushOutcome, Pusher, Wakeup};
 use crate::settlement::settlement;
 use crate::token_vault::{OpenTokenError, TokenVault};
 
@@ -93,7 +93,10 @@ fn outcome_name(outcome: PushOutcome) -> &'static str {
     match outcome {
         PushOutcome::Delivered => "delivered",
         PushOutcome::RetryAfter(_) => "retry_after",
-        PushOutcome::TokenInvalid => "token_invalid",
+        PushOutcome::Unavailable(_) => "unavailable",
+        PushOutcome::CredentialRefused(_) => "credential_refused",
+        PushOutcome::Deferred(_) => "deferred",
+        PushOutcome::TokenInvalid { .. } => "token_invalid",
         PushOutcome::Rejected(_) => "rejected",
     }
 }

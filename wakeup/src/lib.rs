@@ -23,7 +23,7 @@ pub mod unified_push;
 
 pub use address_guard::{AddressGuard, AddressRefused};
 pub use endpoint::{Endpoint, EndpointError};
-pub use pusher::{PushOutcome, PushToken, Pusher, Urgency, Wakeup};
+pub use pusher::{PushOutcome, PushToken, Pusher, Wakeup};
 pub use service::WakeupService;
 pub use signal::Signal;
 pub use token_vault::TokenVault;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sotto_model::{UnixMillis, Urgency};
 use sotto_storage::push_registry::Platform;
 use zeroize::Zeroizing;
 
@@ -19,21 +20,23 @@ pub struct Wakeup {
 /// What the push service knows a device by. It cannot be shown.
 pub struct PushToken(Zeroizing<String>);
 
-/// How soon the device is to wake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Urgency {
-    /// At once, even when it dozes.
-    High,
-}
-
 /// What became of one push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushOutcome {
     Delivered,
-    /// Not this time. The service may have said how long to wait.
+    /// This device's push not now. The service may have said how long to wait.
     RetryAfter(Option<Duration>),
-    /// The service does not know the token any more.
-    TokenInvalid,
+    /// The service takes nobody's push: it cannot be reached, is overloaded, or a quota of all is used up.
+    Unavailable(Option<Duration>),
+    /// Our credential is refused, or cannot be had: nobody's push is taken until it has changed. Names why,
+    /// in our words.
+    CredentialRefused(&'static str),
+    /// Not tried: the service is being left alone for so long.
+    Deferred(Duration),
+    /// The service does not know the token any more, or has not since the moment that it names.
+    TokenInvalid {
+        since: Option<UnixMillis>,
+    },
     /// Trying again would not help. Names why, in our words.
     Rejected(&'static str),
 }

@@ -12,9 +12,13 @@ use crate::pusher::PushOutcome;
 pub(crate) fn settlement(outcome: PushOutcome, attempts: u32, now: UnixMillis, random: u64) -> Settlement {
     match outcome {
         PushOutcome::Delivered => Settlement::Sent,
-        PushOutcome::TokenInvalid => Settlement::TokenInvalid,
+        PushOutcome::TokenInvalid { .. } => Settlement::TokenInvalid,
         PushOutcome::Rejected(outcome) => Settlement::Dead { outcome },
-        PushOutcome::RetryAfter(asked) => retry(attempts, asked, now, random),
+        PushOutcome::RetryAfter(asked) | PushOutcome::Unavailable(asked) => {
+            retry(attempts, asked, now, random)
+        }
+        PushOutcome::Deferred(wait) => retry(attempts, Some(wait), now, random),
+        PushOutcome::CredentialRefused(_) => retry(attempts, None, now, random),
     }
 }
 
@@ -66,7 +70,10 @@ mod tests {
     #[test]
     fn what_cannot_get_better_is_not_tried_again() {
         assert_eq!(settlement(PushOutcome::Delivered, 3, NOW, 0), Settlement::Sent);
-        assert_eq!(settlement(PushOutcome::TokenInvalid, 0, NOW, 0), Settlement::TokenInvalid);
+        assert_eq!(
+            settlement(PushOutcome::TokenInvalid { since: None }, 0, NOW, 0),
+            Settlement::TokenInvalid
+        );
         let dead = Settlement::Dead { outcome: "redirected" };
         assert_eq!(settlement(PushOutcome::Rejected("redirected"), 0, NOW, 0), dead);
     }

@@ -15,12 +15,12 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Client, ClientBuilder, StatusCode, redirect};
-use sotto_model::{Clock, UnixMillis};
+use sotto_model::{Clock, UnixMillis, Urgency};
 
 use crate::address_guard::{AddressGuard, AddressRefused};
 use crate::endpoint::Endpoint;
 use crate::limits::{CONNECT_TIMEOUT, IDLE_CONNECTION_AGE_MAX, IDLE_CONNECTIONS_PER_HOST_MAX, PUSH_TIMEOUT};
-use crate::pusher::{PushOutcome, Pusher, Urgency, Wakeup};
+use crate::pusher::{PushOutcome, Pusher, Wakeup};
 use crate::retry_after;
 
 /// All that a push ever says: UnifiedPush asks for at least one byte.
@@ -120,13 +120,14 @@ fn client(guard: &AddressGuard) -> ClientBuilder {
 fn urgency(urgency: Urgency) -> HeaderValue {
     match urgency {
         Urgency::High => HeaderValue::from_static("high"),
+        Urgency::Low => HeaderValue::from_static("low"),
     }
 }
 
 fn outcome(status: StatusCode, headers: &HeaderMap, now: UnixMillis) -> PushOutcome {
     match status {
         status if status.is_success() => PushOutcome::Delivered,
-        StatusCode::NOT_FOUND | StatusCode::GONE => PushOutcome::TokenInvalid,
+        StatusCode::NOT_FOUND | StatusCode::GONE => PushOutcome::TokenInvalid { since: None },
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => retry(headers, now),
         status if status.is_server_error() => retry(headers, now),
         status if status.is_redirection() => PushOutcome::Rejected("redirected"),

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Version;
+use sotto_model::Urgency;
 use sotto_model::{Clock, UnixMillis};
 use sotto_storage::outbox::Outbox;
 use sotto_storage::push_registry::PushRegistry;
-use sotto_wakeup::{PushOutcome, PushToken, UnifiedPush, Urgency, Wakeup};
+use sotto_wakeup::{PushOutcome, PushToken, UnifiedPush, Wakeup};
 use support::flaky_outbox::FlakyOutbox;
 use support::house::{House, TENANT};
 use support::push_service::PushService;
