@@ -106,7 +106,8 @@ impl AclFilter {
         if reached.starts_with('$') && matches!(self.parts[..], [Part::Single | Part::Everything, ..]) {
             return Reach::Misses;
         }
-        let mut rest = reached;
+        // A topic name is not empty, so `/#` reaches what `/+/#` does. [MQTT-4.7.3-1]
+        let mut rest = if reached == "/#" { "/+/#" } else { reached };
         for part in &*self.parts {
             let left = match part {
                 Part::Text(text) => rest.strip_prefix(&**text),
@@ -262,12 +263,17 @@ mod tests {
             ("a/+", "a/+"),
             ("a/+/c", "a/b/c"),
             ("/#", "/"),
+            ("/#", "/#"),
+            ("/+/#", "/#"),
+            ("+/+/#", "/#"),
             ("$SYS/#", "$SYS/x"),
         ] {
             assert_eq!(reach(filter, "x", reached), Reach::Covers, "{filter} {reached}");
         }
         for (filter, reached) in [
             ("a/+", "a/#"),
+            ("a/+/#", "a/#"),
+            ("//#", "/#"),
             ("a/+/#", "a/#"),
             ("+/+/#", "#"),
             ("+", "#"),
