@@ -7,6 +7,7 @@
 //! ```
 
 pub mod address_guard;
+pub mod breaker;
 mod delivery;
 mod dispatcher;
 pub mod endpoint;
@@ -22,8 +23,9 @@ pub mod token_vault;
 pub mod unified_push;
 
 pub use address_guard::{AddressGuard, AddressRefused};
+pub use breaker::{Breaker, BreakerState, Permit};
 pub use endpoint::{Endpoint, EndpointError};
-pub use pusher::{PushOutcome, PushToken, Pusher, Wakeup};
+pub use pusher::{CredentialState, PushOutcome, PushToken, Pusher, Wakeup};
 pub use service::WakeupService;
 pub use signal::Signal;
 pub use token_vault::TokenVault;

@@ -49,8 +49,25 @@ pub const ENDPOINT_BYTES_MAX: usize = 2048;
 /// Idle connections kept to one push service, and for how long.
 pub(crate) const IDLE_CONNECTIONS_PER_HOST_MAX: usize = 4;
 pub(crate) const IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(90);
+/// Failures of a service in a row that open its breaker.
+pub const BREAKER_FAILURES_MAX: u32 = 8;
+/// How long an open breaker leaves its service alone: at least, and at most whatever the service asks for.
+pub const BREAKER_OPEN_MIN: Duration = Duration::from_secs(5);
+pub const BREAKER_OPEN_MAX: Duration = Duration::from_mins(5);
+/// What is added to the least wait, more with every opening in a row.
+pub(crate) const BREAKER_BACKOFF: Backoff = Backoff {
+    base: Duration::from_secs(5),
+    cap: Duration::from_secs(BREAKER_OPEN_MAX.as_secs() - BREAKER_OPEN_MIN.as_secs()),
+};
+/// A probe of which nothing is heard for so long is given up, and another one let through.
+pub const BREAKER_PROBE_MAX: Duration = Duration::from_secs(45);
 
 // A push that this node may still send must not outlive its claim.
 const _: () = assert!(
     OPEN_TOKEN_TIMEOUT.as_secs() + STILL_DUE_TIMEOUT.as_secs() + PUSH_TIMEOUT.as_secs() < LEASE.as_secs()
+);
+// A probe is not given up while it may still be under way.
+const _: () = assert!(
+    BREAKER_PROBE_MAX.as_secs()
+        > OPEN_TOKEN_TIMEOUT.as_secs() + STILL_DUE_TIMEOUT.as_secs() + PUSH_TIMEOUT.as_secs()
 );

@@ -46,6 +46,21 @@ pub enum PushOutcome {
 pub trait Pusher: Send + Sync + 'static {
     /// Returns within a bounded time. What the service said beyond the outcome stays inside.
     async fn push(&self, wakeup: Wakeup) -> PushOutcome;
+
+    /// The credential in use; asking looks now and then whether its file has changed. What has opened a
+    /// breaker may be mended by a new one, so whoever keeps a breaker asks.
+    fn credential(&self) -> CredentialState {
+        CredentialState::default()
+    }
+}
+
+/// Which credential a pusher uses, without showing it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CredentialState {
+    /// Rises with every file taken into use.
+    pub generation: u64,
+    /// Since when it is in use; `None` where there is no credential.
+    pub since: Option<UnixMillis>,
 }
 
 impl PushToken {
