@@ -227,8 +227,9 @@ mod tests {
         let mut breaker = opened(now);
         let later = now + BREAKER_OPEN_MAX;
         assert_eq!(breaker.permit(later), Permit::Probe);
+        let second = Duration::from_secs(1);
         let after = later + BREAKER_PROBE_MAX;
-        assert_eq!(wait(&mut breaker, after - Duration::from_secs(1)), Duration::from_secs(1));
+        assert_eq!(wait(&mut breaker, later + BREAKER_PROBE_MAX.saturating_sub(second)), second);
         assert_eq!(breaker.permit(after), Permit::Probe);
     }
 

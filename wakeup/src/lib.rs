@@ -7,26 +7,40 @@
 //! ```
 
 pub mod address_guard;
+pub mod apns;
+mod apns_answer;
+pub mod base_url;
 pub mod breaker;
+pub mod credential_file;
 mod delivery;
+pub mod device_token;
 mod dispatcher;
 pub mod endpoint;
 mod housekeeping;
+pub mod http_client;
+mod jwt;
 pub mod limits;
+mod provider_token;
 pub mod pusher;
 mod relay;
 mod retry_after;
 pub mod service;
 mod settlement;
 pub mod signal;
+#[cfg(test)]
+mod testing;
 pub mod token_vault;
 pub mod unified_push;
 
 pub use address_guard::{AddressGuard, AddressRefused};
+pub use apns::{Apns, ApnsConfig};
+pub use base_url::BaseUrl;
 pub use breaker::{Breaker, BreakerState, Permit};
+pub use device_token::{DeviceToken, DeviceTokenError};
 pub use endpoint::{Endpoint, EndpointError};
+pub use http_client::{HttpTimings, PusherError};
 pub use pusher::{CredentialState, PushOutcome, PushToken, Pusher, Wakeup};
 pub use service::WakeupService;
 pub use signal::Signal;
 pub use token_vault::TokenVault;
-pub use unified_push::{UnifiedPush, UnifiedPushError};
+pub use unified_push::UnifiedPush;

@@ -25,7 +25,39 @@ pub(crate) const STILL_DUE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Setting up a connection to a push service, name resolution and TLS included, at most.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One request to a push service, at most.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// One push, at most, with everything that is replayed or fetched for it.
 pub(crate) const PUSH_TIMEOUT: Duration = Duration::from_secs(15);
+/// A connection with requests under way is asked for a sign of life after that silence, and given up when
+/// none has come for so long: together before the request is.
+pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Streams that the service has not looked at are sent again at once, so often.
+pub(crate) const REPLAYS_MAX: u32 = 3;
+/// What is read of a push service's answer, bytes.
+pub(crate) const ANSWER_BYTES_MAX: usize = 4096;
+/// Longest credential file, bytes.
+pub(crate) const CREDENTIAL_BYTES_MAX: usize = 64 * 1024;
+/// Between two looks at a credential file.
+pub(crate) const CREDENTIAL_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// An APNs device token, hexadecimal digits.
+pub(crate) const APNS_TOKEN_DIGITS_MIN: usize = 64;
+pub(crate) const APNS_TOKEN_DIGITS_MAX: usize = 200;
+/// Longest FCM registration token accepted, bytes.
+pub(crate) const FCM_TOKEN_BYTES_MAX: usize = 1024;
+/// Apple takes a new provider token no sooner than that after the last one, and none that is older.
+pub(crate) const PROVIDER_TOKEN_AGE_MIN: Duration = Duration::from_mins(20);
+pub(crate) const PROVIDER_TOKEN_AGE_MAX: Duration = Duration::from_hours(1);
+/// A new one is minted at that age.
+pub(crate) const PROVIDER_TOKEN_RENEW: Duration = Duration::from_mins(40);
+/// How long APNs keeps a push for a device that it cannot reach, seconds; and to what the moment of its end
+/// is rounded.
+pub(crate) const APNS_TTL_SECONDS: u64 = 86_400;
+pub(crate) const APNS_EXPIRATION_GRAIN_SECONDS: u64 = 3600;
+/// After a failure of APNs itself, where it does not say how long to wait: what Apple asks for.
+pub(crate) const APNS_UNAVAILABLE_WAIT: Duration = Duration::from_mins(15);
+/// The connection to APNs or FCM is kept that long without a push.
+pub(crate) const SERVICE_IDLE_AGE_MAX: Duration = Duration::from_hours(1);
 /// Attempts at one wakeup before it becomes a dead letter.
 pub(crate) const ATTEMPTS_MAX: u32 = 12;
 /// Between attempts at one wakeup.
@@ -66,6 +98,9 @@ pub const BREAKER_PROBE_MAX: Duration = Duration::from_secs(45);
 const _: () = assert!(
     OPEN_TOKEN_TIMEOUT.as_secs() + STILL_DUE_TIMEOUT.as_secs() + PUSH_TIMEOUT.as_secs() < LEASE.as_secs()
 );
+const _: () = assert!(REQUEST_TIMEOUT.as_secs() < PUSH_TIMEOUT.as_secs());
+const _: () =
+    assert!(KEEP_ALIVE_INTERVAL.as_secs() + KEEP_ALIVE_TIMEOUT.as_secs() < REQUEST_TIMEOUT.as_secs());
 // A probe is not given up while it may still be under way.
 const _: () = assert!(
     BREAKER_PROBE_MAX.as_secs()

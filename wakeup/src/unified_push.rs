@@ -14,12 +14,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ipnet::IpNet;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Client, ClientBuilder, StatusCode, redirect};
+use reqwest::{Client, StatusCode};
 use sotto_model::{Clock, UnixMillis, Urgency};
 
 use crate::address_guard::{AddressGuard, AddressRefused};
 use crate::endpoint::Endpoint;
-use crate::limits::{CONNECT_TIMEOUT, IDLE_CONNECTION_AGE_MAX, IDLE_CONNECTIONS_PER_HOST_MAX, PUSH_TIMEOUT};
+use crate::http_client::{self, HttpTimings, PusherError};
 use crate::pusher::{PushOutcome, Pusher, Wakeup};
 use crate::retry_after;
 
@@ -34,14 +34,6 @@ pub struct UnifiedPush {
     clock: Arc<dyn Clock>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum UnifiedPushError {
-    #[error("extra root certificates for push services are not PEM")]
-    ExtraRoots,
-    #[error("the HTTP client for push services cannot be made")]
-    Client,
-}
-
 impl UnifiedPush {
     /// Trusts the system's certification authorities, and those in `extra_roots` (PEM). Reaches public
     /// addresses and `allow_networks`.
@@ -49,20 +41,11 @@ impl UnifiedPush {
         clock: Arc<dyn Clock>,
         allow_networks: impl IntoIterator<Item = IpNet>,
         extra_roots: Option<&[u8]>,
-    ) -> Result<Self, UnifiedPushError> {
-        let roots = extra_roots
-            .map_or(Ok(Vec::new()), Certificate::from_pem_bundle)
-            .map_err(|_| UnifiedPushError::ExtraRoots)?;
+    ) -> Result<Self, PusherError> {
         let guard = AddressGuard::new(allow_networks);
-        // Without any system authorities the client cannot be built to trust them too.
-        let client = client(&guard)
-            .tls_certs_merge(roots.clone())
-            .build()
-            .or_else(|_| {
-                tracing::warn!("no certification authorities on this system: push endpoints are not trusted");
-                client(&guard).tls_certs_only(roots).build()
-            })
-            .map_err(|_| UnifiedPushError::Client)?;
+        let client = http_client::client(HttpTimings::default(), extra_roots, |builder| {
+            builder.dns_resolver(guard.clone())
+        })?;
         Ok(Self { client, guard, clock })
     }
 
@@ -97,24 +80,6 @@ impl Pusher for UnifiedPush {
             Err(_) => PushOutcome::RetryAfter(None),
         }
     }
-}
-
-fn client(guard: &AddressGuard) -> ClientBuilder {
-    // The process has one cryptographic provider; when another one stands already, it serves.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    Client::builder()
-        .https_only(true)
-        .no_proxy()
-        // A redirect would lead around the guard, and to a service that nobody registered.
-        .redirect(redirect::Policy::none())
-        // The dispatcher alone decides what is sent again.
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .dns_resolver(guard.clone())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(PUSH_TIMEOUT)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS_PER_HOST_MAX)
-        .pool_idle_timeout(IDLE_CONNECTION_AGE_MAX)
 }
 
 fn urgency(urgency: Urgency) -> HeaderValue {

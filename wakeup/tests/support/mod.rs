@@ -5,4 +5,5 @@
 pub(crate) mod clock;
 pub(crate) mod flaky_outbox;
 pub(crate) mod house;
+pub(crate) mod log;
 pub(crate) mod push_service;
