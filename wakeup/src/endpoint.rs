@@ -56,6 +56,11 @@ impl Endpoint {
         self.0.as_str()
     }
 
+    /// Scheme, host and port: the push service, and none of its devices.
+    pub(crate) fn origin(&self) -> String {
+        self.0.origin().ascii_serialization()
+    }
+
     pub(crate) fn url(&self) -> &Url {
         &self.0
     }
@@ -109,6 +114,13 @@ mod tests {
         let endpoint = Endpoint::parse("https://[::ffff:127.0.0.1]/").expect("endpoint");
         assert!(endpoint.literal_address().is_some());
         assert_eq!(Endpoint::parse("https://push.example/").expect("endpoint").literal_address(), None);
+    }
+
+    #[test]
+    fn the_origin_names_no_device() {
+        let origin = |raw: &str| Endpoint::parse(raw).expect("endpoint").origin();
+        assert_eq!(origin("https://Push.example:443/a?b=c"), "https://push.example");
+        assert_eq!(origin("https://push.example:8443/a"), "https://push.example:8443");
     }
 
     #[test]

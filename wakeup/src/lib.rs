@@ -6,6 +6,7 @@
 //!                                          → Pusher::push → settle
 //! ```
 
+mod access_token;
 pub mod address_guard;
 pub mod apns;
 mod apns_answer;
@@ -16,6 +17,8 @@ mod delivery;
 pub mod device_token;
 mod dispatcher;
 pub mod endpoint;
+pub mod fcm;
+mod fcm_answer;
 mod housekeeping;
 pub mod http_client;
 mod jwt;
@@ -25,6 +28,7 @@ pub mod pusher;
 mod relay;
 mod retry_after;
 pub mod service;
+mod service_account;
 mod settlement;
 pub mod signal;
 #[cfg(test)]
@@ -38,6 +42,7 @@ pub use base_url::BaseUrl;
 pub use breaker::{Breaker, BreakerState, Permit};
 pub use device_token::{DeviceToken, DeviceTokenError};
 pub use endpoint::{Endpoint, EndpointError};
+pub use fcm::{Fcm, FcmConfig};
 pub use http_client::{HttpTimings, PusherError};
 pub use pusher::{CredentialState, PushOutcome, PushToken, Pusher, Wakeup};
 pub use service::WakeupService;

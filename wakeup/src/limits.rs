@@ -56,6 +56,29 @@ pub(crate) const APNS_TTL_SECONDS: u64 = 86_400;
 pub(crate) const APNS_EXPIRATION_GRAIN_SECONDS: u64 = 3600;
 /// After a failure of APNs itself, where it does not say how long to wait: what Apple asks for.
 pub(crate) const APNS_UNAVAILABLE_WAIT: Duration = Duration::from_mins(15);
+/// What an assertion to Google's token endpoint claims to be good for.
+pub(crate) const ASSERTION_AGE_MAX: Duration = Duration::from_hours(1);
+/// An access token is used for so long at most, whatever it is said to be good for, and renewed so long
+/// before it ends.
+pub(crate) const ACCESS_TOKEN_AGE_MAX: Duration = Duration::from_hours(24);
+pub(crate) const ACCESS_TOKEN_RENEW_BEFORE: Duration = Duration::from_mins(5);
+/// Between two attempts at the token endpoint when it gives none.
+pub(crate) const ACCESS_TOKEN_RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// After a used-up quota or a failure of FCM, where it does not say how long to wait: what Google asks for.
+pub(crate) const FCM_QUOTA_WAIT: Duration = Duration::from_mins(1);
+pub(crate) const FCM_UNAVAILABLE_WAIT: Duration = Duration::from_secs(10);
+/// Origins of endpoints of which something is remembered. More than there are pushes under way, so that
+/// one can always be forgotten.
+pub(crate) const ORIGINS_MAX: usize = 1024;
+/// Pushes under way to one origin: a few while nothing is known of it, one more with every answer, half with
+/// every failure.
+pub(crate) const ORIGIN_IN_FLIGHT_MIN: u32 = 8;
+pub(crate) const ORIGIN_IN_FLIGHT_MAX: u32 = 128;
+/// A push for an origin that has all it can take is put off for that long at least, and twice that at most.
+pub(crate) const ORIGIN_BUSY_WAIT: Duration = Duration::from_millis(500);
+/// A VAPID statement is good for so long (24 hours would be allowed), and used until so long before its end.
+pub(crate) const VAPID_AGE_MAX: Duration = Duration::from_hours(12);
+pub(crate) const VAPID_RENEW_BEFORE: Duration = Duration::from_hours(1);
 /// The connection to APNs or FCM is kept that long without a push.
 pub(crate) const SERVICE_IDLE_AGE_MAX: Duration = Duration::from_hours(1);
 /// Attempts at one wakeup before it becomes a dead letter.
@@ -101,6 +124,8 @@ const _: () = assert!(
 const _: () = assert!(REQUEST_TIMEOUT.as_secs() < PUSH_TIMEOUT.as_secs());
 const _: () =
     assert!(KEEP_ALIVE_INTERVAL.as_secs() + KEEP_ALIVE_TIMEOUT.as_secs() < REQUEST_TIMEOUT.as_secs());
+const _: () = assert!(ORIGINS_MAX > PUSHES_IN_FLIGHT_MAX);
+const _: () = assert!(ORIGIN_IN_FLIGHT_MAX as usize <= PUSHES_IN_FLIGHT_MAX / 2);
 // A probe is not given up while it may still be under way.
 const _: () = assert!(
     BREAKER_PROBE_MAX.as_secs()
