@@ -82,7 +82,7 @@ async fn measure(name: &str, fixture: Fixture, messages: usize) {
     }
     let relayed_in = start.elapsed();
     turns.sort_unstable_by_key(|(at, _)| *at);
-    assert_eq!(fixture.store.lag().await.expect("lag").messages, 0, "all went through");
+    assert_eq!(fixture.store.lag(NOW).await.expect("lag").messages, 0, "all went through");
     let per_second =
         |took: Duration| f64::from(u32::try_from(relayed).expect("a run that ends")) / took.as_secs_f64();
     println!("{name:<9} commits of {BATCH}: {}", quarters(&commits));
@@ -110,7 +110,7 @@ fn relay(store: Arc<dyn Store>, over: Arc<AtomicBool>) -> JoinHandle<(Vec<(Insta
             if relayed.messages > 0 {
                 turns.push((begun, begun.elapsed()));
                 messages += relayed.messages;
-            } else if is_last && store.lag().await.expect("lag").messages == 0 {
+            } else if is_last && store.lag(NOW).await.expect("lag").messages == 0 {
                 return (turns, messages);
             }
             sleep(PAUSE).await;

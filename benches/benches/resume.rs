@@ -131,7 +131,7 @@ async fn fill(fixture: &Fixture, messages: usize) {
     let mut written = 0;
     while written < messages {
         let batch = (written..messages.min(written + 1000))
-            .map(|place| Append { wakes: false, ..again(&pool[place % TOPICS]) })
+            .map(|place| Append { wakes: None, ..again(&pool[place % TOPICS]) })
             .collect::<Vec<_>>();
         written += batch.len();
         fixture.append(batch).await;

@@ -122,7 +122,7 @@ impl CommitSink for Commits {
             if let Some(will) = item.will {
                 self.wills.committed(will);
             }
-            wakes |= append.wakes;
+            wakes |= append.wakes.is_some();
             match last.iter_mut().find(|(known, _)| *known == tenant) {
                 Some((_, last)) => *last = offset,
                 None => last.push((tenant, offset)),

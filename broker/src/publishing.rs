@@ -7,7 +7,8 @@ use std::time::Duration;
 use sotto_auth::{Denied, PublishPermit};
 use sotto_keyring::{KeyRequest, SealError, Sealed};
 use sotto_model::{
-    Clock, MessageId, PacketId, Principal, PublicationId, QoS, TopicName, TopicPolicy, TopicScope, UnixMillis,
+    Clock, MessageId, PacketId, Principal, PublicationId, QoS, TopicName, TopicPolicy, TopicScope,
+    UnixMillis, Urgency,
 };
 use sotto_mqtt::codec::properties::PropertyBuf;
 use sotto_mqtt::codec::property::PropertyId;
@@ -199,7 +200,7 @@ impl Services {
                 (true, true) => RetainChange::Clear,
             },
             expires_at: message.expires_at,
-            wakes: message.qos != QoS::AtMostOnce && scope != TopicScope::Other,
+            wakes: (message.qos != QoS::AtMostOnce && scope != TopicScope::Other).then_some(Urgency::High),
             exactly_once,
             publication: id,
             will,

@@ -23,6 +23,8 @@ pub enum AuditAction {
     ConversationRemoved,
     MemberAdded,
     MemberRemoved,
+    MemberMuted,
+    MemberUnmuted,
     PushRegistered,
     PushUnregistered,
     AclRuleAdded,
@@ -34,7 +36,7 @@ pub enum AuditAction {
 }
 
 impl AuditAction {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::ConnectRefused,
         Self::AddressBarred,
         Self::PublishDenied,
@@ -48,6 +50,8 @@ impl AuditAction {
         Self::ConversationRemoved,
         Self::MemberAdded,
         Self::MemberRemoved,
+        Self::MemberMuted,
+        Self::MemberUnmuted,
         Self::PushRegistered,
         Self::PushUnregistered,
         Self::AclRuleAdded,
@@ -73,6 +77,8 @@ impl AuditAction {
             Self::ConversationRemoved => "conversation.removed",
             Self::MemberAdded => "member.added",
             Self::MemberRemoved => "member.removed",
+            Self::MemberMuted => "member.muted",
+            Self::MemberUnmuted => "member.unmuted",
             Self::PushRegistered => "push.registered",
             Self::PushUnregistered => "push.unregistered",
             Self::AclRuleAdded => "acl.rule_added",

@@ -64,6 +64,8 @@ pub struct Membership {
     pub user: UserId,
     /// Messages after this offset are the member's to receive.
     pub since: Offset,
+    /// Messages here wake the member's devices with [`Urgency::Low`](sotto_model::Urgency::Low) at most.
+    pub muted: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -143,6 +145,15 @@ pub trait Directory: Send + Sync {
         tenant: TenantId,
         conversation: ConversationId,
         user: UserId,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError>;
+    /// `Missing` for who is no member. A membership begins unmuted.
+    async fn set_muted(
+        &self,
+        tenant: TenantId,
+        conversation: ConversationId,
+        user: UserId,
+        muted: bool,
         now: UnixMillis,
     ) -> Result<(), DirectoryError>;
     /// Puts a rule at a position of the tenant's list, counted from 1 and moving those behind it; at its end

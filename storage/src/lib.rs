@@ -20,6 +20,7 @@ pub mod session_store;
 pub mod session_writer;
 pub mod store_check;
 pub mod tail;
+pub mod wakeup_quota;
 pub mod wills;
 
 use sotto_keyring::KeyStore;

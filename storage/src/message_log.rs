@@ -5,7 +5,7 @@ use bytes::Bytes;
 use sotto_keyring::Sealed;
 use sotto_model::{
     MessageId, Offset, PacketId, PublicationId, QoS, SessionId, TenantId, TopicFilter, TopicName, UnixMillis,
-    UserId,
+    Urgency, UserId,
 };
 
 use crate::error::StoreError;
@@ -17,9 +17,9 @@ pub struct Append {
     pub retain: RetainChange,
     /// When the message is no longer to be delivered (MQTT 5 Message Expiry Interval).
     pub expires_at: Option<UnixMillis>,
-    /// An outbox row is committed with it: sleeping devices are to be woken. Without it the message does not
-    /// count as something that a device is behind with, either.
-    pub wakes: bool,
+    /// An outbox row is committed with it: sleeping devices are to be woken, as soon as it says. With `None` the
+    /// message does not count as something that a device is behind with, either.
+    pub wakes: Option<Urgency>,
     /// The publisher's session and packet id of a QoS 2 PUBLISH, remembered in the same transaction
     /// until its PUBREL, so that the message is committed once. [MQTT-4.3.3-10] A session that has ended in
     /// the meantime remembers nothing; the message is committed all the same.

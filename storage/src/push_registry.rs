@@ -59,16 +59,28 @@ pub struct PushRegistration {
     pub tenant: TenantId,
     pub device: DeviceId,
     pub platform: Platform,
+    /// See [`Lane::app`].
+    pub app: Box<str>,
     pub sealed_token: Bytes,
     /// Keyed hash of the token, to find it without opening it.
     pub lookup: [u8; 32],
     pub registered_at: UnixMillis,
 }
 
+impl PushRegistration {
+    pub fn lane(&self) -> Lane {
+        Lane { platform: self.platform, app: self.app.clone() }
+    }
+}
+
 /// Every change writes an audit row in its own transaction.
 #[async_trait]
 pub trait PushRegistry: Send + Sync {
-    /// Replaces what the device had.
+    /// Replaces what the device had. Where the token or its lane is another, an outstanding wakeup goes on in the
+    /// new lane: due at once, even when it was sent, without failed attempts and to no one's lease.
+    ///
+    /// A token is one device's: another of the tenant that was registered with it is unregistered, so that a phone
+    /// that was handed on, or an app that was installed anew, is not woken for whom it was before.
     async fn register(&self, registration: &PushRegistration) -> Result<(), DirectoryError>;
     /// Takes the registration away, its outstanding wakeup too. Done already is no error.
     async fn unregister(&self, tenant: TenantId, device: DeviceId, now: UnixMillis)

@@ -87,7 +87,8 @@ pub enum SessionOp {
     /// disconnected; and when its device has a push registration, no other live session, and is behind, a
     /// wakeup is due. Behind is: something in flight, or after the cursor a message that wakes, has not
     /// expired, was sent by another user, and is of its user's inbox or conversations (there, after the
-    /// offset since which the membership holds). `will` says what becomes of the will that was kept with the
+    /// offset since which the membership holds). It is as urgent as the most urgent of those, as for the relay;
+    /// something in flight is urgent. `will` says what becomes of the will that was kept with the
     /// session, where one was.
     Close {
         session: SessionRef,

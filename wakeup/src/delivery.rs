@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sotto_model::{Clock, UnixMillis, Urgency};
+use sotto_model::{Clock, UnixMillis};
 use sotto_storage::outbox::{ClaimedWakeup, Outbox, Settlement};
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,7 @@ impl Delivery {
                     return;
                 }
                 let platform = wakeup.platform;
-                let outcome = self.pusher.push(Wakeup { token, platform, urgency: Urgency::High }).await;
+                let outcome = self.pusher.push(Wakeup { token, platform, urgency: wakeup.urgency }).await;
                 count(&wakeup, outcome_name(outcome));
                 outcome
             }

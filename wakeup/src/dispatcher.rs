@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sotto_model::Clock;
 use sotto_storage::StoreError;
 use sotto_storage::outbox::Outbox;
+use sotto_storage::push_registry::{Lane, Platform};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +20,8 @@ pub(crate) struct Dispatcher {
     delivery: Arc<Delivery>,
     outbox: Arc<dyn Outbox>,
     clock: Arc<dyn Clock>,
+    /// The one lane of UnifiedPush.
+    lane: Lane,
     due: Signal,
     /// One a push under way. Only the loop takes them; deliveries give them back.
     slots: Arc<Semaphore>,
@@ -37,6 +40,7 @@ impl Dispatcher {
             delivery: Arc::new(delivery),
             outbox,
             clock,
+            lane: Lane { platform: Platform::UnifiedPush, app: "".into() },
             due,
             slots: Arc::new(Semaphore::new(PUSHES_IN_FLIGHT_MAX)),
         }
@@ -85,7 +89,7 @@ impl Dispatcher {
         }
         let limit = slots.num_permits();
         let now = self.clock.unix_now();
-        let claimed = self.outbox.claim(limit, now, now.saturating_add(LEASE)).await?;
+        let claimed = self.outbox.claim(&self.lane, limit, now, now.saturating_add(LEASE)).await?;
         let full = claimed.len() >= limit;
         for wakeup in claimed {
             let slot = slots.split(1).expect("at most one wakeup a slot was claimed");

@@ -34,7 +34,7 @@ impl Housekeeping {
             let full = self.purge(now).await? >= PURGE_ROWS_MAX as u64;
             *purge_at = if full { now } else { now.saturating_add(PURGE_INTERVAL) };
         }
-        let lag = self.outbox.lag().await?;
+        let lag = self.outbox.lag(now).await?;
         let oldest = lag.oldest.map(|committed_at| now.since(committed_at)).unwrap_or_default();
         metrics::gauge!("sotto_outbox_rows").set(as_f64(lag.messages));
         metrics::gauge!("sotto_outbox_oldest_seconds").set(oldest.as_secs_f64());

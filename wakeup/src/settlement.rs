@@ -11,13 +11,16 @@ use crate::pusher::PushOutcome;
 /// `attempts` failed before this one; `random` is one uniform draw.
 pub(crate) fn settlement(outcome: PushOutcome, attempts: u32, now: UnixMillis, random: u64) -> Settlement {
     match outcome {
-        PushOutcome::Delivered => Settlement::Sent,
-        PushOutcome::TokenInvalid { .. } => Settlement::TokenInvalid,
+        PushOutcome::Delivered => Settlement::Sent { at: now },
+        PushOutcome::TokenInvalid { since } => {
+            let wait = ATTEMPT_BACKOFF.delay(attempts.saturating_add(1), random);
+            Settlement::TokenInvalid { since, retry_at: now.saturating_add(wait) }
+        }
         PushOutcome::Rejected(outcome) => Settlement::Dead { outcome },
         PushOutcome::RetryAfter(asked) | PushOutcome::Unavailable(asked) => {
             retry(attempts, asked, now, random)
         }
-        PushOutcome::Deferred(wait) => retry(attempts, Some(wait), now, random),
+        PushOutcome::Deferred(wait) => Settlement::Wait(now.saturating_add(wait)),
         PushOutcome::CredentialRefused(_) => retry(attempts, None, now, random),
     }
 }
@@ -69,10 +72,10 @@ mod tests {
 
     #[test]
     fn what_cannot_get_better_is_not_tried_again() {
-        assert_eq!(settlement(PushOutcome::Delivered, 3, NOW, 0), Settlement::Sent);
+        assert_eq!(settlement(PushOutcome::Delivered, 3, NOW, 0), Settlement::Sent { at: NOW });
         assert_eq!(
             settlement(PushOutcome::TokenInvalid { since: None }, 0, NOW, 0),
-            Settlement::TokenInvalid
+            Settlement::TokenInvalid { since: None, retry_at: NOW }
         );
         let dead = Settlement::Dead { outcome: "redirected" };
         assert_eq!(settlement(PushOutcome::Rejected("redirected"), 0, NOW, 0), dead);

@@ -45,6 +45,7 @@ impl TokenVault {
             tenant,
             device,
             platform: Platform::UnifiedPush,
+            app: "".into(),
             sealed_token: self
                 .keyring
                 .seal_secret(tenant, SecretPurpose::PushToken, device.0, token, now)

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Version;
-use sotto_model::Urgency;
-use sotto_model::{Clock, UnixMillis};
+use sotto_model::{Clock, UnixMillis, Urgency};
 use sotto_storage::outbox::Outbox;
 use sotto_storage::push_registry::PushRegistry;
+use sotto_storage::push_registry::{Lane, Platform};
 use sotto_wakeup::{PushOutcome, PushToken, UnifiedPush, Wakeup};
 use support::flaky_outbox::FlakyOutbox;
 use support::house::{House, TENANT};
@@ -159,7 +159,11 @@ async fn a_service_whose_certificate_is_not_trusted_is_told_nothing() {
     house.publish(1).await;
     service.received_exactly(0).await;
     assert!(service.connections() > 0);
-    assert_eq!(house.store.lag().await.expect("asked").wakeups_due, 1, "it is tried again");
+    assert_eq!(
+        house.store.lag(house.clock.unix_now()).await.expect("asked").wakeups_due,
+        1,
+        "it is tried again"
+    );
     house.shut().await;
 }
 
@@ -197,10 +201,11 @@ async fn a_process_that_dies_after_the_push_costs_one_push_more_when_its_lease_h
     let now = house.clock.unix_now();
     house.store.relay(100, now).await.expect("relayed");
     let lease_until = now.saturating_add(Duration::from_mins(1));
-    assert_eq!(house.store.claim(10, now, lease_until).await.expect("claimed").len(), 1);
+    let lane = Lane { platform: Platform::UnifiedPush, app: "".into() };
+    assert_eq!(house.store.claim(&lane, 10, now, lease_until).await.expect("claimed").len(), 1);
     let wakeup = Wakeup {
         token: PushToken::new(service.endpoint()),
-        platform: sotto_storage::push_registry::Platform::UnifiedPush,
+        platform: Platform::UnifiedPush,
         urgency: Urgency::High,
     };
     assert_eq!(house.pusher(&service).push(wakeup).await, PushOutcome::Delivered);
@@ -241,7 +246,7 @@ async fn a_settlement_that_the_store_did_not_take_is_tried_again_and_not_the_pus
     outbox.lose_settlements(false);
     let mut due = 1;
     for _ in 0..40 {
-        due = house.store.lag().await.expect("asked").wakeups_due;
+        due = house.store.lag(house.clock.unix_now()).await.expect("asked").wakeups_due;
         if due == 0 {
             break;
         }

@@ -12,7 +12,7 @@ use sotto_storage::directory::{
 use sotto_storage::retention::{RetentionLimits, TenantRetention};
 use uuid::Uuid;
 
-use crate::state::{State, TenantRow};
+use crate::state::{MemberRow, State, TenantRow};
 use crate::store::MemoryStore;
 
 #[async_trait]
@@ -174,7 +174,7 @@ impl Directory for MemoryStore {
         if state.memberships.keys().filter(is_in).count() >= CONVERSATION_MEMBERS_MAX {
             return Err(DirectoryError::Full("conversation"));
         }
-        state.memberships.insert(key, since);
+        state.memberships.insert(key, MemberRow { since, muted: false });
         changed(&mut state, tenant, AuditAction::MemberAdded, user.0, now);
         Ok(since)
     }
@@ -191,6 +191,26 @@ impl Directory for MemoryStore {
         let removed = state.memberships.remove(&(tenant, conversation, user));
         removed.ok_or(DirectoryError::Missing("member"))?;
         changed(&mut state, tenant, AuditAction::MemberRemoved, user.0, now);
+        Ok(())
+    }
+
+    async fn set_muted(
+        &self,
+        tenant: TenantId,
+        conversation: ConversationId,
+        user: UserId,
+        muted: bool,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let mut state = self.lock();
+        has_tenant(&state, tenant)?;
+        let row = state.memberships.get_mut(&(tenant, conversation, user));
+        let row = row.ok_or(DirectoryError::Missing("member"))?;
+        if row.muted != muted {
+            row.muted = muted;
+            let action = if muted { AuditAction::MemberMuted } else { AuditAction::MemberUnmuted };
+            changed(&mut state, tenant, action, user.0, now);
+        }
         Ok(())
     }
 
@@ -266,7 +286,13 @@ fn snapshot(state: &State) -> DirectorySnapshot {
         memberships: state
             .memberships
             .iter()
-            .map(|(&(tenant, conversation, user), &since)| Membership { tenant, conversation, user, since })
+            .map(|(&(tenant, conversation, user), &MemberRow { since, muted })| Membership {
+                tenant,
+                conversation,
+                user,
+                since,
+                muted,
+            })
             .collect(),
         acl_rules: state.acl_rules.values().flatten().cloned().collect(),
     }

@@ -20,10 +20,13 @@ use sotto_storage::directory::{
 use sotto_storage::message_log::{
     Batch, MessageLog, Page, PageLimit, Placed, RetainedPage, Selector, StoredMessage,
 };
-use sotto_storage::outbox::{ClaimedWakeup, DeadLetter, Outbox, OutboxLag, Relayed, Settlement};
-use sotto_storage::push_registry::{PushRegistration, PushRegistry};
+use sotto_storage::outbox::{
+    ClaimedWakeup, DeadLetter, DeadLetterSelector, Outbox, OutboxLag, Relayed, Replayed, Settlement,
+};
+use sotto_storage::push_registry::{Lane, PushRegistration, PushRegistry};
 use sotto_storage::retention::{Retention, RetentionLimits, RetentionPolicy, TenantRetention, Trimmed};
 use sotto_storage::session_store::{ListedSession, SessionOp, SessionReply, SessionStore};
+use sotto_storage::wakeup_quota::WakeupQuota;
 use sotto_storage::wills::{DueWill, Wills};
 use tokio::sync::watch;
 
@@ -212,32 +215,46 @@ impl Outbox for FaultyStore {
 
     async fn claim(
         &self,
+        lane: &Lane,
         limit: usize,
         now: UnixMillis,
         lease_until: UnixMillis,
     ) -> Result<Vec<ClaimedWakeup>, StoreError> {
-        self.call("claim", self.inner.claim(limit, now, lease_until), std::convert::identity).await
+        self.call("claim", self.inner.claim(lane, limit, now, lease_until), std::convert::identity).await
     }
 
     async fn still_due(&self, wakeup: &ClaimedWakeup) -> Result<bool, StoreError> {
         self.call("still due", self.inner.still_due(wakeup), std::convert::identity).await
     }
 
-    async fn settle(
+    async fn settle_many(
         &self,
-        wakeup: &ClaimedWakeup,
-        settlement: Settlement,
+        settlements: &[(ClaimedWakeup, Settlement)],
         now: UnixMillis,
     ) -> Result<(), StoreError> {
-        self.call("settle", self.inner.settle(wakeup, settlement, now), std::convert::identity).await
+        self.call("settle", self.inner.settle_many(settlements, now), std::convert::identity).await
     }
 
-    async fn lag(&self) -> Result<OutboxLag, StoreError> {
-        self.call("lag", self.inner.lag(), std::convert::identity).await
+    fn set_wakeup_quota(&self, quota: WakeupQuota) {
+        self.inner.set_wakeup_quota(quota);
+    }
+
+    async fn lag(&self, now: UnixMillis) -> Result<OutboxLag, StoreError> {
+        self.call("lag", self.inner.lag(now), std::convert::identity).await
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         self.call("dead letters", self.inner.dead_letters(limit), std::convert::identity).await
+    }
+
+    async fn replay_dead_letters(
+        &self,
+        selector: DeadLetterSelector,
+        limit: usize,
+        now: UnixMillis,
+    ) -> Result<Replayed, StoreError> {
+        let replayed = self.inner.replay_dead_letters(selector, limit, now);
+        self.call("replay dead letters", replayed, std::convert::identity).await
     }
 
     async fn purge_dead_letters(&self, before: UnixMillis, limit: usize) -> Result<u64, StoreError> {
@@ -346,6 +363,18 @@ impl Directory for FaultyStore {
             DirectoryError::Store,
         )
         .await
+    }
+
+    async fn set_muted(
+        &self,
+        tenant: TenantId,
+        conversation: ConversationId,
+        user: UserId,
+        muted: bool,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let set = self.inner.set_muted(tenant, conversation, user, muted, now);
+        self.call("mute conversation", set, DirectoryError::Store).await
     }
 
     async fn add_acl_rule(

@@ -168,7 +168,7 @@ fn store_one(state: &mut State, append: &Append, committed_at: UnixMillis) -> Of
         RetainChange::Clear => drop(state.retained.remove(&key)),
     }
     state.messages.insert((tenant, offset), MessageRow { message, wakes: append.wakes });
-    if append.wakes {
+    if append.wakes.is_some() {
         state.outbox.push_back((tenant, offset));
     }
     offset

@@ -7,6 +7,7 @@ use sotto_storage::audit::{AuditAction, AuditEvent};
 use sotto_storage::directory::DirectoryError;
 use sotto_storage::push_registry::{PushRegistration, PushRegistry};
 
+use crate::state::RegistrationRow;
 use crate::store::MemoryStore;
 
 #[async_trait]
@@ -20,7 +21,27 @@ impl PushRegistry for MemoryStore {
         if !state.devices.contains_key(&key) {
             return Err(DirectoryError::Missing("device"));
         }
-        state.registrations.insert(key, registration.clone());
+        let has_token = |row: &RegistrationRow| {
+            (row.registration.tenant, row.registration.lookup) == (registration.tenant, registration.lookup)
+        };
+        let others = state.registrations.iter().filter(|(other, row)| **other != key && has_token(row));
+        let formers: Vec<_> = others.map(|(former, _)| *former).collect();
+        for former in formers {
+            state.registrations.remove(&former);
+            state.wakes.remove(&former);
+            let (action, at) = (AuditAction::PushUnregistered, registration.registered_at);
+            state.audit.push(event(former.0, former.1, action, at));
+        }
+        let before = state.registrations.get(&key);
+        let is_known = before.is_some_and(has_token);
+        let low_sent_at = before.filter(|_| is_known).and_then(|row| row.low_sent_at);
+        let is_same_lane = before.is_some_and(|row| row.registration.lane() == registration.lane());
+        if let Some(wake) = state.wakes.get_mut(&key).filter(|_| !is_known || !is_same_lane) {
+            (wake.sent, wake.attempts, wake.lease) = (false, 0, 0);
+            wake.next_attempt = registration.registered_at;
+        }
+        let row = RegistrationRow { registration: registration.clone(), low_sent_at };
+        state.registrations.insert(key, row);
         let action = AuditAction::PushRegistered;
         state.audit.push(event(registration.tenant, registration.device, action, registration.registered_at));
         Ok(())
@@ -42,7 +63,8 @@ impl PushRegistry for MemoryStore {
 
     async fn registrations(&self, tenant: TenantId) -> Result<Vec<PushRegistration>, StoreError> {
         let state = self.lock();
-        let of_tenant = state.registrations.values().filter(|registration| registration.tenant == tenant);
+        let all = state.registrations.values().map(|row| &row.registration);
+        let of_tenant = all.filter(|registration| registration.tenant == tenant);
         Ok(of_tenant.cloned().collect())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use sotto_keyring::{Epoch, KeyId, WrappedDataKey, WrappedEpochKey};
 use sotto_model::{
     ClientId, ConversationId, DeviceId, Generation, MessageId, Offset, PacketId, SessionId, Subscription,
-    TenantId, TopicName, UnixMillis, UserId,
+    TenantId, TopicName, UnixMillis, Urgency, UserId,
 };
 use sotto_storage::audit::AuditEvent;
 use sotto_storage::directory::{Device, Tenant, TenantAclRule, User};
@@ -15,6 +15,7 @@ use sotto_storage::publication_key::PublicationKey;
 use sotto_storage::push_registry::PushRegistration;
 use sotto_storage::retention::TenantRetention;
 use sotto_storage::session_store::SessionProgress;
+use sotto_storage::wakeup_quota::{Booked, WakeupQuota};
 use sotto_storage::wills::KeptWill;
 
 #[derive(Default)]
@@ -23,8 +24,7 @@ pub(crate) struct State {
     pub(crate) users: BTreeMap<(TenantId, UserId), User>,
     pub(crate) devices: BTreeMap<(TenantId, DeviceId), Device>,
     pub(crate) conversations: BTreeSet<(TenantId, ConversationId)>,
-    /// The offset since which each membership holds.
-    pub(crate) memberships: BTreeMap<(TenantId, ConversationId, UserId), Offset>,
+    pub(crate) memberships: BTreeMap<(TenantId, ConversationId, UserId), MemberRow>,
     /// Each tenant's in the order in which they are asked.
     pub(crate) acl_rules: BTreeMap<TenantId, Vec<TenantAclRule>>,
     pub(crate) revision: u64,
@@ -43,10 +43,12 @@ pub(crate) struct State {
     /// In the order in which they were kept.
     pub(crate) wills: Vec<WillRow>,
 
-    pub(crate) registrations: BTreeMap<(TenantId, DeviceId), PushRegistration>,
+    pub(crate) registrations: BTreeMap<(TenantId, DeviceId), RegistrationRow>,
     pub(crate) wakes: BTreeMap<(TenantId, DeviceId), WakeRow>,
     /// The last one given out; none is given twice.
     pub(crate) last_lease: u64,
+    pub(crate) quota: WakeupQuota,
+    pub(crate) booked: BTreeMap<TenantId, Booked>,
     pub(crate) dead_letters: Vec<DeadLetter>,
 
     pub(crate) audit: Vec<AuditEvent>,
@@ -63,7 +65,20 @@ pub(crate) struct TenantRow {
 
 pub(crate) struct MessageRow {
     pub(crate) message: StoredMessage,
-    pub(crate) wakes: bool,
+    pub(crate) wakes: Option<Urgency>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct MemberRow {
+    /// The offset since which the membership holds.
+    pub(crate) since: Offset,
+    pub(crate) muted: bool,
+}
+
+pub(crate) struct RegistrationRow {
+    pub(crate) registration: PushRegistration,
+    /// When the token was last handed a wakeup that is not urgent.
+    pub(crate) low_sent_at: Option<UnixMillis>,
 }
 
 pub(crate) struct SessionRow {
@@ -94,12 +109,13 @@ pub(crate) struct WillRow {
 
 pub(crate) struct WakeRow {
     pub(crate) sent: bool,
+    pub(crate) urgency: Urgency,
     pub(crate) due_since: UnixMillis,
+    /// The lease's end while it is claimed; when it was sent once it is.
     pub(crate) next_attempt: UnixMillis,
     pub(crate) attempts: u32,
     /// 0: unclaimed.
     pub(crate) lease: u64,
-    pub(crate) lease_until: UnixMillis,
 }
 
 impl SessionRow {

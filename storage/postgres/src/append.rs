@@ -57,6 +57,7 @@ pub(crate) async fn append(
         .bind(&columns.outbox_lasts)
         .bind(&columns.named)
         .bind(&columns.names)
+        .bind(&columns.outbox_urgencies)
         .fetch_optional(&mut *connection)
         .await?;
     let Some((bases, known, known_offsets)) = appended else {
@@ -150,10 +151,10 @@ WITH claimed AS (
 ), stored AS (
     INSERT INTO messages (
         tenant_id, log_offset, topic_id, committed_at_ms, expires_at_ms, message_id, sender_id, qos, retain, wakes,
-        sealed
+        low, sealed
     )
     SELECT ($3)[slot], (SELECT base FROM bases)[slot] + ordinal, topic_id, $5, expires_at_ms, message_id,
-        sender_id, flags & 3::smallint, flags & 4 <> 0, flags & 8 <> 0, sealed
+        sender_id, flags & 3::smallint, flags & 4 <> 0, flags & 8 <> 0, flags & 32 <> 0, sealed
     FROM (
         SELECT unnest($6::smallint[]) AS slot, unnest($7::integer[]) AS ordinal, unnest($8::bigint[]) AS topic_id,
             unnest($9::uuid[]) AS message_id, unnest($10::uuid[]) AS sender_id, unnest($11::smallint[]) AS flags,
@@ -163,23 +164,25 @@ WITH claimed AS (
     WHERE (SELECT complete FROM bases) AND place <> ALL (ARRAY(SELECT place FROM known))
     RETURNING 1
 ), posted AS (
-    INSERT INTO outbox (base_offset, ordinals, topic_ids, sender_ids, expiries_ms, committed_at_ms)
+    INSERT INTO outbox (base_offset, ordinals, topic_ids, sender_ids, expiries_ms, urgency, committed_at_ms)
     SELECT (SELECT base FROM bases)[slot], ($7)[first:last], ($8)[first:last], ($10)[first:last],
-        ($12)[first:last], $5
+        ($12)[first:last], urgency, $5
     FROM (
-        SELECT unnest($18::smallint[]) AS slot, unnest($19::integer[]) AS first, unnest($20::integer[]) AS last
+        SELECT unnest($18::smallint[]) AS slot, unnest($19::integer[]) AS first, unnest($20::integer[]) AS last,
+            unnest($23::smallint[]) AS urgency
     ) o
     WHERE (SELECT complete FROM bases) AND NOT EXISTS (SELECT FROM known)
     UNION ALL
     SELECT (SELECT base FROM bases)[slot], array_agg(($7)[place]), array_agg(($8)[place]),
-        array_agg(($10)[place]), array_agg(($12)[place]), $5
+        array_agg(($10)[place]), array_agg(($12)[place]), urgency, $5
     FROM (
-        SELECT unnest($18::smallint[]) AS slot, unnest($19::integer[]) AS first, unnest($20::integer[]) AS last
+        SELECT unnest($18::smallint[]) AS slot, unnest($19::integer[]) AS first, unnest($20::integer[]) AS last,
+            unnest($23::smallint[]) AS urgency
     ) o
     CROSS JOIN LATERAL (SELECT generate_series(first, last) AS place) p
     WHERE (SELECT complete FROM bases) AND EXISTS (SELECT FROM known)
         AND place <> ALL (ARRAY(SELECT place FROM known))
-    GROUP BY slot, first
+    GROUP BY slot, first, urgency
 ), changed AS MATERIALIZED (
     -- Of the messages that change what a topic retains, the last counts.
     SELECT DISTINCT ON (topic_id) slot, ordinal, topic_id, expires_at_ms, message_id, sender_id, flags, sealed

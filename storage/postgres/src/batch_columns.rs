@@ -1,10 +1,12 @@
 //! A batch as arrays, one a column.
 //!
-//! Messages are in the order of their tenants, and of each tenant those that wake devices come first, so that
-//! an outbox row is a slice of the arrays. A message named like an earlier one of the batch is left out.
+//! Messages are in the order of their tenants, and of each tenant those that wake devices come first, the
+//! urgent ones before the others, so that an outbox row is a slice of the arrays. A message named like an earlier one of the batch is left out.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use sotto_model::Urgency;
 use sotto_storage::message_log::{Append, Placed, RetainChange};
 use sotto_storage::publication_key::PublicationKey;
 use uuid::Uuid;
@@ -32,10 +34,12 @@ pub(crate) struct BatchColumns<'b> {
     pub(crate) packet_ids: Vec<i32>,
     /// Kept wills that are published.
     pub(crate) wills: Vec<Uuid>,
-    /// Outbox rows: the tenant's slot, the first and the last of its messages, from 1.
+    /// Outbox rows: the tenant's slot, the first and the last of its messages, from 1, and how urgent all of them
+    /// are.
     pub(crate) outbox_slots: Vec<i16>,
     pub(crate) outbox_firsts: Vec<i32>,
     pub(crate) outbox_lasts: Vec<i32>,
+    pub(crate) outbox_urgencies: Vec<i16>,
     /// Messages that name themselves, from 1, and by what they are remembered.
     pub(crate) named: Vec<i32>,
     pub(crate) names: Vec<Uuid>,
@@ -55,6 +59,8 @@ const RETAIN: i16 = 4;
 const WAKES: i16 = 8;
 /// It clears its topic's retained message.
 const CLEARS: i16 = 16;
+/// It wakes without urgency.
+const LOW: i16 = 32;
 
 impl<'b> BatchColumns<'b> {
     pub(crate) fn of(appends: &'b [Append], topic_ids: &[i64]) -> Self {
@@ -74,7 +80,7 @@ impl<'b> BatchColumns<'b> {
             let slot =
                 columns.tenants.binary_search(&append.sealed.tenant().0).expect("every tenant is there");
             columns.messages_of_tenant[slot] += 1;
-            order.push((slot, !append.wakes, index, columns.messages_of_tenant[slot]));
+            order.push((slot, Reverse(append.wakes), index, columns.messages_of_tenant[slot]));
         }
         order.sort_unstable();
 
@@ -124,6 +130,7 @@ impl<'b> BatchColumns<'b> {
             outbox_slots: Vec::new(),
             outbox_firsts: Vec::new(),
             outbox_lasts: Vec::new(),
+            outbox_urgencies: Vec::new(),
             named: Vec::new(),
             names: Vec::new(),
             rows: Vec::new(),
@@ -140,9 +147,13 @@ impl<'b> BatchColumns<'b> {
             RetainChange::Clear => flags |= RETAIN | CLEARS,
         }
         self.any_retained |= append.retain != RetainChange::Keep;
-        if append.wakes {
-            flags |= WAKES;
-            self.post(slot);
+        match append.wakes {
+            None => {}
+            Some(Urgency::Low) => flags |= WAKES | LOW,
+            Some(Urgency::High) => flags |= WAKES,
+        }
+        if let Some(urgency) = append.wakes {
+            self.post(slot, urgency);
         }
         self.slots.push(slot);
         self.ordinals.push(i32::try_from(ordinal).expect("a batch is bounded"));
@@ -155,16 +166,18 @@ impl<'b> BatchColumns<'b> {
     }
 
     /// Adds the next message to the last outbox row, or begins another.
-    fn post(&mut self, slot: i16) {
+    fn post(&mut self, slot: i16, urgency: Urgency) {
         let place = number(self.slots.len() + 1);
-        let last = self.outbox_slots.last().zip(self.outbox_firsts.last());
-        let has_room = |first: i32| place - first < number(OUTBOX_ROW_MESSAGES_MAX);
-        if last.is_some_and(|(of, first)| *of == slot && has_room(*first)) {
+        let row = (slot, urgency as i16);
+        let last = self.outbox_slots.last().copied().zip(self.outbox_urgencies.last().copied());
+        let has_room = |first: &i32| place - *first < number(OUTBOX_ROW_MESSAGES_MAX);
+        if last == Some(row) && self.outbox_firsts.last().is_some_and(has_room) {
             *self.outbox_lasts.last_mut().expect("as many as firsts") = place;
         } else {
             self.outbox_slots.push(slot);
             self.outbox_firsts.push(place);
             self.outbox_lasts.push(place);
+            self.outbox_urgencies.push(row.1);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Numbers as columns hold them: `bigint` is signed, the model's numbers are not.
 
-use sotto_model::{MessageId, Offset, QoS, TopicName, UnixMillis, UserId};
+use sotto_model::{MessageId, Offset, QoS, TopicName, UnixMillis, Urgency, UserId};
 use sotto_storage::message_log::StoredMessage;
+use sotto_storage::push_registry::Platform;
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
@@ -31,6 +32,18 @@ pub(crate) fn time(column: i64) -> Result<UnixMillis, Fault> {
 
 pub(crate) fn qos(column: i16) -> Result<QoS, Fault> {
     u8::try_from(column).ok().and_then(QoS::from_bits).ok_or(Fault::Inconsistent("qos is not 0, 1 or 2"))
+}
+
+pub(crate) fn urgency(column: i16) -> Result<Urgency, Fault> {
+    u8::try_from(column).ok().and_then(Urgency::from_code).ok_or(Fault::Inconsistent("urgency"))
+}
+
+pub(crate) fn platform(column: i16) -> Result<Platform, Fault> {
+    u8::try_from(column).ok().and_then(Platform::from_code).ok_or(Fault::Inconsistent("platform"))
+}
+
+pub(crate) fn attempts(column: i32) -> Result<u32, Fault> {
+    u32::try_from(column).map_err(|_| Fault::Inconsistent("attempts"))
 }
 
 pub(crate) fn topic(column: &str) -> Result<TopicName, Fault> {

@@ -130,6 +130,19 @@ impl Directory for PostgresStore {
         held.settle(result)?
     }
 
+    async fn set_muted(
+        &self,
+        tenant: TenantId,
+        conversation: ConversationId,
+        user: UserId,
+        muted: bool,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let mut held = self.control.hold("mute conversation").await?;
+        let result = within(set_muted(held.connection(), tenant, conversation, user, muted, now)).await;
+        held.settle(result)?
+    }
+
     async fn add_acl_rule(
         &self,
         rule: &TenantAclRule,
@@ -454,6 +467,43 @@ async fn remove_member(
     Ok(Ok(()))
 }
 
+async fn set_muted(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    conversation: ConversationId,
+    user: UserId,
+    muted: bool,
+    now: UnixMillis,
+) -> Change<()> {
+    let mut change = begin_change(connection).await?;
+    let was_muted: Option<bool> = sqlx::query_scalar(
+        "SELECT muted FROM memberships WHERE tenant_id = $1 AND conversation_id = $2 AND user_id = $3 FOR UPDATE",
+    )
+    .bind(tenant.0)
+    .bind(conversation.0)
+    .bind(user.0)
+    .fetch_optional(&mut *change)
+    .await?;
+    match was_muted {
+        None => return Ok(Err(DirectoryError::Missing("member"))),
+        Some(was_muted) if was_muted == muted => return Ok(Ok(())),
+        Some(_) => {}
+    }
+    sqlx::query(
+        "UPDATE memberships SET muted = $4 WHERE tenant_id = $1 AND conversation_id = $2 AND user_id = $3",
+    )
+    .bind(tenant.0)
+    .bind(conversation.0)
+    .bind(user.0)
+    .bind(muted)
+    .execute(&mut *change)
+    .await?;
+    let action = if muted { AuditAction::MemberMuted } else { AuditAction::MemberUnmuted };
+    insert_change(&mut change, tenant, action, user.0, now).await?;
+    change.commit().await?;
+    Ok(Ok(()))
+}
+
 async fn add_acl_rule(
     connection: &mut PgConnection,
     added: &TenantAclRule,
@@ -562,8 +612,8 @@ async fn snapshot(connection: &mut PgConnection) -> Result<DirectorySnapshot, Fa
         sqlx::query_as("SELECT conversation_id, tenant_id FROM conversations")
             .fetch_all(&mut *moment)
             .await?;
-    let memberships: Vec<(Uuid, Uuid, Uuid, i64)> =
-        sqlx::query_as("SELECT tenant_id, conversation_id, user_id, since_offset FROM memberships")
+    let memberships: Vec<(Uuid, Uuid, Uuid, i64, bool)> =
+        sqlx::query_as("SELECT tenant_id, conversation_id, user_id, since_offset, muted FROM memberships")
             .fetch_all(&mut *moment)
             .await?;
     let acl_rules: Vec<(Uuid, Uuid, String, String, String)> = sqlx::query_as(
@@ -602,12 +652,13 @@ async fn snapshot(connection: &mut PgConnection) -> Result<DirectorySnapshot, Fa
             .collect(),
         memberships: memberships
             .into_iter()
-            .map(|(tenant, conversation, user, since)| {
+            .map(|(tenant, conversation, user, since, muted)| {
                 Ok(Membership {
                     tenant: TenantId(tenant),
                     conversation: ConversationId(conversation),
                     user: UserId(user),
                     since: column::offset(since)?,
+                    muted,
                 })
             })
             .collect::<Result<_, Fault>>()?,

@@ -5,8 +5,13 @@
 //! last one got to. Rows that became visible behind that place, out of order, are found by a scan from the
 //! beginning every [`QUEUE_RESCAN_MS`].
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 use sotto_model::UnixMillis;
+use sotto_storage::outbox::LANES_MAX;
+use sotto_storage::push_registry::Lane;
 
 use crate::limits::QUEUE_RESCAN_MS;
 
@@ -42,6 +47,24 @@ impl LowWatermark {
     pub(crate) fn reached(&self, value: i64) {
         let mut state = self.state.lock();
         state.reached = state.reached.max(value);
+    }
+}
+
+/// One for each lane of wakeups.
+#[derive(Default)]
+pub(crate) struct LaneWatermarks {
+    /// Locked to find one. At most [`LANES_MAX`]: with one more all are forgotten, which costs each lane a scan
+    /// from the beginning.
+    lanes: Mutex<HashMap<Lane, Arc<LowWatermark>>>,
+}
+
+impl LaneWatermarks {
+    pub(crate) fn of(&self, lane: &Lane) -> Arc<LowWatermark> {
+        let mut lanes = self.lanes.lock();
+        if lanes.len() >= LANES_MAX && !lanes.contains_key(lane) {
+            lanes.clear();
+        }
+        lanes.entry(lane.clone()).or_default().clone()
     }
 }
 

@@ -63,6 +63,7 @@ impl<'s> MigrationSource<'s> for Embedded {
             (7, "outbox_rows", include_str!("../migrations/0007_outbox_rows.sql")),
             (8, "publications", include_str!("../migrations/0008_publications.sql")),
             (9, "log_weeks", include_str!("../migrations/0009_log_weeks.sql")),
+            (10, "wakeups", include_str!("../migrations/0010_wakeups.sql")),
         ];
         let migrations = sources
             .into_iter()

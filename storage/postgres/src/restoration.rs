@@ -45,6 +45,8 @@ async fn restored(connection: &mut PgConnection, now: UnixMillis) -> Result<Rest
             .execute(&mut *transaction)
             .await?
             .rows_affected();
+    // What was booked may have been long ago, or not be so yet by this clock.
+    sqlx::query("DELETE FROM wake_quotas").execute(&mut *transaction).await?;
     let event = AuditEvent {
         at: now,
         tenant: None,

@@ -59,7 +59,7 @@ impl SessionStore for PostgresStore {
         }
         loop {
             let mut held = self.sessions.hold("check recovered sessions").await?;
-            let result = within(wake_check::finish(held.connection(), now)).await;
+            let result = within(wake_check::finish(held.connection(), &self.terms(now))).await;
             if held.settle(result)? == 0 {
                 return Ok(recovered);
             }
@@ -84,7 +84,7 @@ impl PostgresStore {
     /// what is left undecided stays marked until the relay's next turn.
     async fn check_closed(&self, now: UnixMillis) {
         let Ok(mut held) = self.sessions.hold("check closed sessions").await else { return };
-        let result = within(wake_check::finish(held.connection(), now)).await;
+        let result = within(wake_check::finish(held.connection(), &self.terms(now))).await;
         if let Err(error) = held.settle(result) {
             tracing::warn!(error = %error, "closed sessions are left to the relay");
         }

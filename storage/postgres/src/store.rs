@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use sotto_storage::wakeup_quota::SharedWakeupQuota;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
 
@@ -11,7 +12,7 @@ use crate::limits::{
     CONTROL_CONNECTIONS, IDLE_IN_TRANSACTION_TIMEOUT_MS, LOCK_TIMEOUT_MS, MIGRATION_TIMEOUT, READERS_DEFAULT,
     STATEMENT_TIMEOUT_MS, WRITER_WORK_MEM_KIB,
 };
-use crate::low_watermark::LowWatermark;
+use crate::low_watermark::{LaneWatermarks, LowWatermark};
 use crate::migrations;
 use crate::open_error::OpenError;
 use crate::read_queue::ReadQueue;
@@ -33,7 +34,8 @@ pub struct PostgresStore {
     pub(crate) read_queue: ReadQueue,
     pub(crate) topic_ids: TopicIds,
     pub(crate) outbox_scan: LowWatermark,
-    pub(crate) wake_scan: LowWatermark,
+    pub(crate) wake_scans: LaneWatermarks,
+    pub(crate) wakeup_quota: SharedWakeupQuota,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +80,8 @@ impl PostgresStore {
             read_queue: ReadQueue::default(),
             topic_ids: TopicIds::default(),
             outbox_scan: LowWatermark::default(),
-            wake_scan: LowWatermark::default(),
+            wake_scans: LaneWatermarks::default(),
+            wakeup_quota: SharedWakeupQuota::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sotto_model::{MessageId, Offset};
 use sotto_postgres::testing::{Durability, Server, TestDatabase};
 use sotto_postgres::{PostgresOptions, PostgresStore};
-use sotto_storage::conformance::fixture::{GENEROUS, NOW, later, offsets, selector, topic};
+use sotto_storage::conformance::fixture::{GENEROUS, NOW, lane, later, offsets, selector, topic};
 use sotto_storage::conformance::{Fixture, Fresh};
 use sotto_storage::message_log::{Batch, MessageLog, Placed};
 use sotto_storage::session_store::SessionOp;
@@ -134,7 +134,7 @@ async fn connections_cut_in_the_middle_of_appends_lose_and_double_nothing() {
     let page = store.read(fixture.lab, &[selector("#")], Offset(0), head, GENEROUS).await.expect("read");
     let stored: Vec<_> = page.messages.iter().map(|message| (message.offset, message.message_id)).collect();
     assert_eq!(stored, expected);
-    assert_eq!(fixture.store.lag().await.expect("lag").messages, expected.len() as u64);
+    assert_eq!(fixture.store.lag(NOW).await.expect("lag").messages, expected.len() as u64);
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn a_missing_counter_fails_the_batch_as_a_whole() {
         .expect("delete");
     assert!(matches!(fixture.store.append(&batch).await, Err(StoreError::Refused { .. })));
     assert_eq!(fixture.head(fixture.clinic).await, Offset(0));
-    assert_eq!(fixture.store.lag().await.expect("lag").messages, 0);
+    assert_eq!(fixture.store.lag(NOW).await.expect("lag").messages, 0);
     let ward = [selector("#")];
     let page = fixture.store.read(fixture.clinic, &ward, Offset(0), Offset(9), GENEROUS).await.expect("read");
     assert!(page.messages.is_empty());
@@ -236,7 +236,7 @@ async fn no_wakeup_is_lost_between_a_close_and_the_relay() {
         let publish = async {
             append_until_answered(&*fixture.store, &batch).await;
             // Until the outbox is empty; a row may be held by the other turn.
-            while sotto_storage::outbox::Outbox::lag(&relay).await.expect("lag").messages > 0 {
+            while sotto_storage::outbox::Outbox::lag(&relay, NOW).await.expect("lag").messages > 0 {
                 fixture.store.relay(100, NOW).await.expect("relay");
             }
         };
@@ -245,7 +245,7 @@ async fn no_wakeup_is_lost_between_a_close_and_the_relay() {
             fixture.close(session, cursor).await;
         };
         tokio::join!(publish, close);
-        let claimed = fixture.store.claim(10, later(1), later(1000)).await.expect("claim");
+        let claimed = fixture.store.claim(&lane(), 10, later(1), later(1000)).await.expect("claim");
         assert_eq!(claimed.len(), 1, "round {round}");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use serde_json::json;
 use sotto_model::limits::BATCH_RECORDS_MAX;
-use sotto_model::{MessageId, Offset};
+use sotto_model::{MessageId, Offset, Urgency};
 use sotto_storage::StoreError;
 use sotto_storage::message_log::{Append, Batch, Placed, RetainChange};
 use sqlx::SqliteConnection;
@@ -274,7 +274,7 @@ async fn insert_messages(
                     .bind(append.sealed.sender().0)
                     .bind(append.qos as u8)
                     .bind(append.retain != RetainChange::Keep)
-                    .bind(append.wakes)
+                    .bind(wakes_to_row(append.wakes))
                     .bind(to_row(batch.committed_at.0))
                     .bind(append.expires_at.map(|at| to_row(at.0)))
                     .bind(append.sealed.bytes().as_ref());
@@ -286,9 +286,17 @@ async fn insert_messages(
     Ok(())
 }
 
+fn wakes_to_row(wakes: Option<Urgency>) -> i64 {
+    match wakes {
+        None => 0,
+        Some(Urgency::High) => 1,
+        Some(Urgency::Low) => 2,
+    }
+}
+
 async fn insert_outbox(connection: &mut SqliteConnection, rows: &[Row<'_>]) -> Result<(), StoreError> {
     let waking: Vec<i64> =
-        rows.iter().filter(|row| row.append.wakes).map(|row| row.log_id.to_row()).collect();
+        rows.iter().filter(|row| row.append.wakes.is_some()).map(|row| row.log_id.to_row()).collect();
     if waking.is_empty() {
         return Ok(());
     }

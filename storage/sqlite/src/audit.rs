@@ -1,7 +1,7 @@
 //! Audit rows, mostly written in the transaction of what they tell of.
 
 use async_trait::async_trait;
-use sotto_model::{TenantId, UserId};
+use sotto_model::{TenantId, UnixMillis, UserId};
 use sotto_storage::StoreError;
 use sotto_storage::audit::{AuditAction, AuditEvent, AuditLog};
 use sqlx::SqliteConnection;
@@ -67,6 +67,19 @@ impl AuditLog for SqliteStore {
             })
             .collect()
     }
+}
+
+/// A change of something of a tenant's, by an operator or by the store itself.
+pub(crate) async fn insert_change(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    action: AuditAction,
+    resource: Uuid,
+    at: UnixMillis,
+) -> Result<(), StoreError> {
+    let event =
+        AuditEvent { at, tenant: Some(tenant), actor: None, action, resource: Some(resource), allowed: true };
+    insert_audit(connection, &event).await
 }
 
 pub(crate) async fn insert_audit(

@@ -141,6 +141,20 @@ impl Directory for SqliteStore {
         transaction.finish(result).await
     }
 
+    async fn set_muted(
+        &self,
+        tenant: TenantId,
+        conversation: ConversationId,
+        user: UserId,
+        muted: bool,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let mut transaction = self.writer.begin("mute conversation").await?;
+        let connection = transaction.connection();
+        let result = set_muted(connection, &self.tenants, tenant, conversation, user, muted, now).await;
+        transaction.finish(result).await
+    }
+
     async fn add_acl_rule(
         &self,
         rule: &TenantAclRule,
@@ -426,6 +440,43 @@ async fn remove_member(
     changed(connection, tenant, AuditAction::MemberRemoved, Some(user.0), now).await
 }
 
+async fn set_muted(
+    connection: &mut SqliteConnection,
+    tenants: &TenantNumbers,
+    tenant: TenantId,
+    conversation: ConversationId,
+    user: UserId,
+    muted: bool,
+    now: UnixMillis,
+) -> Result<(), DirectoryError> {
+    const OPERATION: &str = "mute conversation";
+    let tenant_no = tenant_number(connection, tenants, tenant).await?;
+    let was_muted: Option<bool> = sqlx::query_scalar(
+        "SELECT muted FROM memberships WHERE tenant_no = ? AND conversation_id = ? AND user_id = ?",
+    )
+    .bind(tenant_no.to_row())
+    .bind(conversation.0)
+    .bind(user.0)
+    .fetch_optional(&mut *connection)
+    .await
+    .during(OPERATION)?;
+    if was_muted.ok_or(DirectoryError::Missing("member"))? == muted {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE memberships SET muted = ? WHERE tenant_no = ? AND conversation_id = ? AND user_id = ?",
+    )
+    .bind(muted)
+    .bind(tenant_no.to_row())
+    .bind(conversation.0)
+    .bind(user.0)
+    .execute(&mut *connection)
+    .await
+    .during(OPERATION)?;
+    let action = if muted { AuditAction::MemberMuted } else { AuditAction::MemberUnmuted };
+    changed(connection, tenant, action, Some(user.0), now).await
+}
+
 async fn add_acl_rule(
     connection: &mut SqliteConnection,
     tenants: &TenantNumbers,
@@ -574,8 +625,9 @@ async fn snapshot(connection: &mut SqliteConnection) -> Result<DirectorySnapshot
     .fetch_all(&mut *connection)
     .await
     .during(OPERATION)?;
-    let memberships: Vec<(Uuid, Uuid, Uuid, i64)> = sqlx::query_as(
-        "SELECT tenants.tenant_id, memberships.conversation_id, memberships.user_id, memberships.since
+    let memberships: Vec<(Uuid, Uuid, Uuid, i64, bool)> = sqlx::query_as(
+        "SELECT tenants.tenant_id, memberships.conversation_id, memberships.user_id, memberships.since,
+                memberships.muted
          FROM memberships JOIN tenants USING (tenant_no)",
     )
     .fetch_all(&mut *connection)
@@ -622,12 +674,13 @@ async fn snapshot(connection: &mut SqliteConnection) -> Result<DirectorySnapshot
             .collect(),
         memberships: memberships
             .into_iter()
-            .map(|(tenant, conversation, user, since)| {
+            .map(|(tenant, conversation, user, since, muted)| {
                 Ok(Membership {
                     tenant: TenantId(tenant),
                     conversation: ConversationId(conversation),
                     user: UserId(user),
                     since: offset(since)?,
+                    muted,
                 })
             })
             .collect::<Result<_, StoreError>>()?,
@@ -665,7 +718,7 @@ mod tests {
             "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?)
              INSERT INTO users (tenant_no, user_id, name, password_hash)
              SELECT 1, randomblob(16), 'user-' || n, '' FROM number",
-            "INSERT INTO memberships
+            "INSERT INTO memberships (tenant_no, conversation_id, user_id, since)
              SELECT 1, conversation_id, user_id, 0 FROM users, conversations LIMIT ?",
         ] {
             let others = to_row(CONVERSATION_MEMBERS_MAX as u64 - 1);

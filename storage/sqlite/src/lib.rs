@@ -5,7 +5,7 @@
 //!   │      readers                      a pool; each sees the last commit
 //!   ├── message_log ── append · read · retained ── topics
 //!   ├── session_store ── inflight · wakes · wills
-//!   ├── outbox ── wakes
+//!   ├── outbox ── claims · settlements · dead_letters · lag · wakes
 //!   └── directory · push_registry · audit · key_store
 //! ```
 //!
@@ -15,10 +15,13 @@
 mod append;
 mod audit;
 mod backup;
+mod claims;
+mod dead_letters;
 mod directory;
 mod error;
 mod inflight;
 mod key_store;
+mod lag;
 pub mod limits;
 mod log_id;
 mod message_log;
@@ -34,6 +37,7 @@ mod restoration;
 mod retained;
 mod retention;
 mod session_store;
+mod settlements;
 mod store;
 mod store_check;
 mod tenants;

@@ -8,7 +8,7 @@ use sqlx::{Connection, SqliteConnection};
 use crate::error::store_error;
 use crate::open_error::{OpenError, open_error};
 
-const STEPS: [(i64, &str, &str); 7] = [
+const STEPS: [(i64, &str, &str); 8] = [
     (1, "initial", include_str!("../migrations/0001_initial.sql")),
     (2, "acl rules", include_str!("../migrations/0002_acl_rules.sql")),
     (3, "retained", include_str!("../migrations/0003_retained.sql")),
@@ -16,6 +16,7 @@ const STEPS: [(i64, &str, &str); 7] = [
     (5, "scram", include_str!("../migrations/0005_scram.sql")),
     (6, "retention", include_str!("../migrations/0006_retention.sql")),
     (7, "publications", include_str!("../migrations/0007_publications.sql")),
+    (8, "wakeups", include_str!("../migrations/0008_wakeups.sql")),
 ];
 
 /// The schema that this program works with.

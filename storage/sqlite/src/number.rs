@@ -1,7 +1,8 @@
 //! SQLite's integers are signed; ours are not.
 
-use sotto_model::{Offset, UnixMillis};
+use sotto_model::{Offset, UnixMillis, Urgency};
 use sotto_storage::StoreError;
+use sotto_storage::push_registry::Platform;
 
 /// A number to store. What does not fit is stored as the largest that does: a time that far away is
 /// never, and no offset is.
@@ -30,4 +31,12 @@ pub(crate) fn offset(number: i64) -> Result<Offset, StoreError> {
 
 pub(crate) fn millis(number: i64) -> Result<UnixMillis, StoreError> {
     from_row(number, "time").map(UnixMillis)
+}
+
+pub(crate) fn urgency(number: i64) -> Result<Urgency, StoreError> {
+    Urgency::from_code(narrow(number, "urgency")?).ok_or(StoreError::Inconsistent("urgency"))
+}
+
+pub(crate) fn platform(number: i64) -> Result<Platform, StoreError> {
+    Platform::from_code(narrow(number, "platform")?).ok_or(StoreError::Inconsistent("platform"))
 }

@@ -3,15 +3,16 @@
 use async_trait::async_trait;
 use sotto_model::{DeviceId, TenantId, UnixMillis};
 use sotto_storage::StoreError;
-use sotto_storage::audit::{AuditAction, AuditEvent};
+use sotto_storage::audit::AuditAction;
 use sotto_storage::directory::DirectoryError;
-use sotto_storage::push_registry::{Platform, PushRegistration, PushRegistry};
+use sotto_storage::push_registry::{PushRegistration, PushRegistry};
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use crate::audit::insert_audit;
+use crate::audit::insert_change;
 use crate::error::During;
-use crate::number::{millis, narrow, to_row};
+use crate::log_id::TenantNo;
+use crate::number::{millis, platform, to_row};
 use crate::store::SqliteStore;
 use crate::tenants::TenantNumbers;
 
@@ -35,8 +36,8 @@ impl PushRegistry for SqliteStore {
     }
 
     async fn registrations(&self, tenant: TenantId) -> Result<Vec<PushRegistration>, StoreError> {
-        let rows: Vec<(Uuid, i64, Vec<u8>, Vec<u8>, i64)> = sqlx::query_as(
-            "SELECT device_id, platform, sealed_token, lookup, registered_at_ms
+        let rows: Vec<(Uuid, i64, String, Vec<u8>, Vec<u8>, i64)> = sqlx::query_as(
+            "SELECT device_id, platform, app, sealed_token, lookup, registered_at_ms
              FROM push_registrations JOIN tenants USING (tenant_no)
              WHERE tenants.tenant_id = ? ORDER BY device_id",
         )
@@ -45,12 +46,12 @@ impl PushRegistry for SqliteStore {
         .await
         .during("read registrations")?;
         rows.into_iter()
-            .map(|(device, platform, sealed_token, lookup, registered_at)| {
+            .map(|(device, of, app, sealed_token, lookup, registered_at)| {
                 Ok(PushRegistration {
                     tenant,
                     device: DeviceId(device),
-                    platform: Platform::from_code(narrow(platform, "platform")?)
-                        .ok_or(StoreError::Inconsistent("platform"))?,
+                    platform: platform(of)?,
+                    app: app.into(),
                     sealed_token: sealed_token.into(),
                     lookup: lookup.try_into().map_err(|_| StoreError::Inconsistent("lookup"))?,
                     registered_at: millis(registered_at)?,
@@ -78,32 +79,79 @@ async fn register(
     if device.is_none() {
         return Err(DirectoryError::Missing("device"));
     }
+    claim_token(connection, tenant, registration).await?;
+    move_wakeup(connection, tenant, registration).await?;
     // Not REPLACE, which deletes the row first and the outstanding wakeup with it.
     sqlx::query(
-        "INSERT INTO push_registrations (tenant_no, device_id, platform, sealed_token, lookup,
+        "INSERT INTO push_registrations (tenant_no, device_id, platform, app, sealed_token, lookup,
                                          registered_at_ms)
-         VALUES (?, ?, ?, ?, ?, ?)
-         ON CONFLICT DO UPDATE SET platform = excluded.platform, sealed_token = excluded.sealed_token,
-             lookup = excluded.lookup, registered_at_ms = excluded.registered_at_ms",
+         VALUES (?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET platform = excluded.platform, app = excluded.app,
+             sealed_token = excluded.sealed_token, lookup = excluded.lookup,
+             registered_at_ms = excluded.registered_at_ms,
+             low_sent_at_ms = CASE WHEN lookup = excluded.lookup THEN low_sent_at_ms END",
     )
     .bind(tenant.to_row())
     .bind(registration.device.0)
     .bind(registration.platform as u8)
+    .bind(&*registration.app)
     .bind(registration.sealed_token.as_ref())
     .bind(registration.lookup.as_slice())
     .bind(to_row(registration.registered_at.0))
     .execute(&mut *connection)
     .await
     .during(OPERATION)?;
-    let event = AuditEvent {
-        at: registration.registered_at,
-        tenant: Some(registration.tenant),
-        actor: None,
-        action: AuditAction::PushRegistered,
-        resource: Some(registration.device.0),
-        allowed: true,
-    };
-    Ok(insert_audit(connection, &event).await?)
+    let (device, at) = (registration.device.0, registration.registered_at);
+    insert_change(connection, registration.tenant, AuditAction::PushRegistered, device, at).await?;
+    Ok(())
+}
+
+/// Takes the token from whoever else of the tenant had it.
+async fn claim_token(
+    connection: &mut SqliteConnection,
+    tenant: TenantNo,
+    registration: &PushRegistration,
+) -> Result<(), StoreError> {
+    let formers: Vec<Uuid> = sqlx::query_scalar(
+        "DELETE FROM push_registrations WHERE tenant_no = ? AND lookup = ? AND device_id <> ?
+         RETURNING device_id",
+    )
+    .bind(tenant.to_row())
+    .bind(registration.lookup.as_slice())
+    .bind(registration.device.0)
+    .fetch_all(&mut *connection)
+    .await
+    .during("claim push token")?;
+    for former in formers {
+        let (action, at) = (AuditAction::PushUnregistered, registration.registered_at);
+        insert_change(connection, registration.tenant, action, former, at).await?;
+    }
+    Ok(())
+}
+
+/// A wakeup on its way to another token is on its way no longer, and one that is sent may have gone nowhere.
+async fn move_wakeup(
+    connection: &mut SqliteConnection,
+    tenant: TenantNo,
+    registration: &PushRegistration,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE wakes SET platform = ?3, app = ?4, sent = 0, attempts = 0, lease = 0, next_attempt_at_ms = ?6
+         WHERE tenant_no = ?1 AND device_id = ?2 AND EXISTS (
+             SELECT 1 FROM push_registrations AS before
+             WHERE before.tenant_no = ?1 AND before.device_id = ?2
+               AND (before.platform, before.app, before.lookup) <> (?3, ?4, ?5))",
+    )
+    .bind(tenant.to_row())
+    .bind(registration.device.0)
+    .bind(registration.platform as u8)
+    .bind(&*registration.app)
+    .bind(registration.lookup.as_slice())
+    .bind(to_row(registration.registered_at.0))
+    .execute(connection)
+    .await
+    .during("move wakeup to another token")?;
+    Ok(())
 }
 
 async fn unregister(
@@ -124,13 +172,5 @@ async fn unregister(
     if deleted.rows_affected() == 0 {
         return Ok(());
     }
-    let event = AuditEvent {
-        at: now,
-        tenant: Some(tenant),
-        actor: None,
-        action: AuditAction::PushUnregistered,
-        resource: Some(device.0),
-        allowed: true,
-    };
-    insert_audit(connection, &event).await
+    insert_change(connection, tenant, AuditAction::PushUnregistered, device.0, now).await
 }

@@ -55,14 +55,15 @@ async fn restored(connection: &mut SqliteConnection, now: UnixMillis) -> Result<
         .await
         .during(OPERATION)?
         .rows_affected();
-    let wakeups_due = sqlx::query(
-        "UPDATE wakes SET sent = 0, attempts = 0, lease = 0, lease_until_at_ms = 0, next_attempt_at_ms = ?",
-    )
-    .bind(to_row(now.0))
-    .execute(&mut *connection)
-    .await
-    .during(OPERATION)?
-    .rows_affected();
+    let wakeups_due =
+        sqlx::query("UPDATE wakes SET sent = 0, attempts = 0, lease = 0, next_attempt_at_ms = ?")
+            .bind(to_row(now.0))
+            .execute(&mut *connection)
+            .await
+            .during(OPERATION)?
+            .rows_affected();
+    // What was booked may have been long ago, or not be so yet by this clock.
+    connection.execute("DELETE FROM wake_quotas").await.during(OPERATION)?;
     // It is no copy any more: what is committed from here on is its own.
     connection.execute("PRAGMA user_version = 0").await.during(OPERATION)?;
     let event = AuditEvent {

@@ -11,6 +11,7 @@ use sotto_storage::session_store::{
     ListedSession, OpenSession, OpenedSession, SessionOp, SessionProgress, SessionRef, SessionReply,
     SessionStore,
 };
+use sotto_storage::wakeup_quota::WakeupQuota;
 use sotto_storage::wills::WillEnd;
 use sqlx::SqliteConnection;
 use std::collections::HashMap;
@@ -31,7 +32,7 @@ use crate::wills;
 impl SessionStore for SqliteStore {
     async fn apply(&self, ops: &[SessionOp]) -> Result<Vec<SessionReply>, StoreError> {
         let mut transaction = self.writer.begin("apply session operations").await?;
-        let result = apply_all(transaction.connection(), &self.tenants, ops).await;
+        let result = apply_all(transaction.connection(), &self.tenants, self.wakeup_quota.quota(), ops).await;
         transaction.finish(result).await
     }
 
@@ -42,7 +43,7 @@ impl SessionStore for SqliteStore {
         // that is cut short leaves the rest connected, for the next one.
         loop {
             let mut transaction = self.writer.begin("recover sessions").await?;
-            let result = recover_some(transaction.connection(), after, now).await;
+            let result = recover_some(transaction.connection(), after, self.wakeup_quota.quota(), now).await;
             let Some((count, last)) = transaction.finish(result).await? else { return Ok(recovered) };
             recovered += count;
             after = last;
@@ -100,11 +101,12 @@ impl SessionStore for SqliteStore {
 async fn apply_all(
     connection: &mut SqliteConnection,
     tenants: &TenantNumbers,
+    quota: WakeupQuota,
     ops: &[SessionOp],
 ) -> Result<Vec<SessionReply>, StoreError> {
     let mut replies = Vec::with_capacity(ops.len());
     for op in ops {
-        replies.push(apply_one(connection, tenants, op).await?);
+        replies.push(apply_one(connection, tenants, quota, op).await?);
     }
     Ok(replies)
 }
@@ -112,6 +114,7 @@ async fn apply_all(
 async fn apply_one(
     connection: &mut SqliteConnection,
     tenants: &TenantNumbers,
+    quota: WakeupQuota,
     op: &SessionOp,
 ) -> Result<SessionReply, StoreError> {
     let held = match op {
@@ -167,7 +170,7 @@ async fn apply_one(
                 end_will(connection, *session, *will, *expiry_seconds, *now).await?;
                 add_exactly_once(connection, *session, &progress.exactly_once_received).await?;
                 disconnect(connection, *session, *expiry_seconds, *now).await?;
-                wake_if_behind(connection, to_row(session.id.0), *now).await?;
+                wake_if_behind(connection, to_row(session.id.0), quota, *now).await?;
             }
             held
         }
@@ -450,6 +453,7 @@ async fn delete(connection: &mut SqliteConnection, session: SessionRef) -> Resul
 async fn recover_some(
     connection: &mut SqliteConnection,
     after: i64,
+    quota: WakeupQuota,
     now: UnixMillis,
 ) -> Result<Option<(u64, i64)>, StoreError> {
     const OPERATION: &str = "recover sessions";
@@ -474,7 +478,7 @@ async fn recover_some(
             .during(OPERATION)?;
     }
     for &(id, _) in &rows {
-        wake_if_behind(connection, id, now).await?;
+        wake_if_behind(connection, id, quota, now).await?;
     }
     let count = u64::try_from(rows.len()).expect("a count of rows fits");
     Ok(rows.last().map(|&(last, _)| (count, last)))

@@ -6,6 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use sotto_storage::StoreError;
+use sotto_storage::wakeup_quota::SharedWakeupQuota;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -30,6 +31,7 @@ pub struct SqliteStore {
     pub(crate) readers: SqlitePool,
     pub(crate) tenants: TenantNumbers,
     pub(crate) topics: TopicCache,
+    pub(crate) wakeup_quota: SharedWakeupQuota,
 }
 
 impl SqliteStore {
@@ -61,6 +63,7 @@ impl SqliteStore {
             readers,
             tenants: TenantNumbers::default(),
             topics: TopicCache::default(),
+            wakeup_quota: SharedWakeupQuota::default(),
         })
     }
 
@@ -80,6 +83,7 @@ impl SqliteStore {
             readers,
             tenants: TenantNumbers::default(),
             topics: TopicCache::default(),
+            wakeup_quota: SharedWakeupQuota::default(),
         })
     }
 

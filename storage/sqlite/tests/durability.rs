@@ -9,7 +9,7 @@ use std::sync::Arc;
 use sotto_model::Offset;
 use sotto_sqlite::SqliteStore;
 use sotto_storage::StoreError;
-use sotto_storage::conformance::fixture::{GENEROUS, selector, topic};
+use sotto_storage::conformance::fixture::{GENEROUS, NOW, selector, topic};
 use sotto_storage::conformance::{Fixture, Fresh};
 use sotto_storage::message_log::{Append, MessageLog, Placed, RetainChange};
 use sotto_storage::outbox::Outbox;
@@ -54,7 +54,7 @@ async fn check(folder: &Path, acknowledged: u64) {
     assert_eq!(head.0, batches * BATCH as u64, "batches are committed whole");
     let page = store.read(tenant, &[selector("#")], Offset(0), head, GENEROUS).await.expect("read");
     assert!(page.messages.iter().map(|message| message.offset).eq((1..=head.0).map(Offset)));
-    assert_eq!(store.lag().await.expect("lag").messages, head.0, "each with its outbox row");
+    assert_eq!(store.lag(NOW).await.expect("lag").messages, head.0, "each with its outbox row");
     store.close().await.expect("close");
 }
 

@@ -7,7 +7,7 @@ use sotto_model::{
 };
 use uuid::Uuid;
 
-use super::fixture::{Fixture, NOW, conversation_topic, later};
+use super::fixture::{Fixture, NOW, conversation_topic, lane, later};
 use crate::audit::{AuditAction, AuditEvent};
 use crate::directory::{Conversation, DirectoryError, StoredPassword, Tenant, TenantAclRule, User};
 use crate::session_store::OpenSession;
@@ -212,7 +212,7 @@ pub async fn all_that_a_user_had_goes_with_the_user(f: Fixture) {
     );
     let sessions = f.store.list(None, 10).await.expect("list");
     assert_eq!(sessions.iter().map(|session| session.user).collect::<Vec<_>>(), [f.carol.user]);
-    let claimed = f.store.claim(10, NOW, later(1)).await.expect("claim");
+    let claimed = f.store.claim(&lane(), 10, NOW, later(1)).await.expect("claim");
     assert_eq!(claimed.iter().map(|wakeup| wakeup.device).collect::<Vec<_>>(), [f.carol.device]);
 
     // The name is free again, and whoever has it next inherits nothing.

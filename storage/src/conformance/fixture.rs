@@ -10,7 +10,7 @@ use sotto_auth::Policy;
 use sotto_keyring::{Keyring, KeyringLimits, LocalKms, Place, PlainKey, SealError, Sealed};
 use sotto_model::{
     ClientId, ConversationId, Cursor, DeviceId, MessageId, Offset, Principal, QoS, TenantId, TopicFilter,
-    TopicName, TopicPolicy, UnixMillis, UserId,
+    TopicName, TopicPolicy, UnixMillis, Urgency, UserId,
 };
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::Store;
 use crate::directory::{Conversation, StoredPassword, Tenant, User};
 use crate::message_log::{Append, Batch, PageLimit, Placed, RetainChange, Selector, StoredMessage};
-use crate::push_registry::{Platform, PushRegistration};
+use crate::push_registry::{Lane, Platform, PushRegistration};
 use crate::session_store::{
     OpenSession, OpenedSession, SessionOp, SessionProgress, SessionRef, SessionReply,
 };
@@ -153,7 +153,7 @@ impl Fixture {
             qos: QoS::AtLeastOnce,
             retain: RetainChange::Keep,
             expires_at: None,
-            wakes: true,
+            wakes: Some(Urgency::High),
             exactly_once: None,
             publication: None,
             will: None,
@@ -255,7 +255,8 @@ impl Fixture {
             device: person.device,
             platform: Platform::UnifiedPush,
             sealed_token: Bytes::from_static(b"sealed token"),
-            lookup: [9; 32],
+            app: "".into(),
+            lookup: lookup_of(person.device),
             registered_at: NOW,
         }
     }
@@ -270,6 +271,18 @@ impl Fixture {
         let session = self.connect(person).await;
         self.close(session, cursor).await;
     }
+}
+
+/// Of the registrations that [`Fixture::register`] makes.
+pub fn lane() -> Lane {
+    Lane { platform: Platform::UnifiedPush, app: "".into() }
+}
+
+/// A token of its own for each device.
+fn lookup_of(device: DeviceId) -> [u8; 32] {
+    let mut lookup = [9; 32];
+    lookup[..16].copy_from_slice(device.0.as_bytes());
+    lookup
 }
 
 pub fn conversation_topic(conversation: ConversationId) -> TopicName {

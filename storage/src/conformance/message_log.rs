@@ -54,7 +54,7 @@ pub async fn a_batch_repeated_under_its_number_is_committed_once(f: Fixture) {
     assert_eq!(f.head(f.lab).await, Offset(3));
     assert_eq!(f.head(f.clinic).await, Offset(1));
     assert_eq!(f.read_all(f.lab, &[selector("#")], GENEROUS).await.len(), 3);
-    assert_eq!(f.store.lag().await.expect("lag").messages, 4);
+    assert_eq!(f.store.lag(NOW).await.expect("lag").messages, 4);
     assert_eq!(f.append(messages(&f, &f.robot, &["after"]).await).await, [Offset(4)]);
 }
 

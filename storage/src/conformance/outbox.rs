@@ -2,7 +2,7 @@
 
 use sotto_model::{ClientId, Cursor, DeviceId, Offset, PacketId, Principal, QoS, UnixMillis};
 
-use super::fixture::{EXPIRY_SECONDS, Fixture, NOW, Person, conversation_topic, later, topic};
+use super::fixture::{EXPIRY_SECONDS, Fixture, NOW, Person, conversation_topic, lane, later, topic};
 use crate::audit::AuditAction;
 use crate::message_log::Append;
 use crate::outbox::{ClaimedWakeup, Relayed, Settlement};
@@ -10,6 +10,7 @@ use crate::push_registry::PushRegistration;
 use crate::session_store::{Inflight, OpenSession, SessionOp, SessionProgress};
 
 const LEASE_MS: u64 = 10_000;
+const TOKEN_INVALID: Settlement = Settlement::TokenInvalid { since: None, retry_at: NOW };
 
 pub async fn many_messages_make_one_wakeup_due(f: Fixture) {
     f.asleep(&f.bob, Offset(0)).await;
@@ -108,7 +109,7 @@ pub async fn a_message_to_an_inbox_wakes_its_user(f: Fixture) {
 pub async fn a_message_that_wakes_nobody_leaves_no_outbox_row(f: Fixture) {
     f.asleep(&f.bob, Offset(0)).await;
     let session = f.connect(&f.bob).await;
-    f.append(vec![Append { wakes: false, ..f.message(&f.alice, &f.ward_topic()).await }]).await;
+    f.append(vec![Append { wakes: None, ..f.message(&f.alice, &f.ward_topic()).await }]).await;
     assert_eq!(relay(&f).await, Relayed::default());
     f.close(session, Offset(0)).await;
     assert_eq!(devices(&claim(&f, 0).await), [], "nor does it count as behind");
@@ -213,7 +214,7 @@ pub async fn nothing_more_is_sent_until_the_device_has_been_back(f: Fixture) {
     f.publish(&f.alice, &f.ward_topic()).await;
     relay(&f).await;
     let wakeup = claim(&f, 0).await.remove(0);
-    settle(&f, &wakeup, Settlement::Sent, 1).await;
+    settle(&f, &wakeup, Settlement::Sent { at: NOW }, 1).await;
     assert!(!still_due(&f, &wakeup).await);
     f.publish(&f.alice, &f.ward_topic()).await;
     assert_eq!(relay(&f).await, Relayed { messages: 1, wakeups: 0, full: false });
@@ -244,7 +245,7 @@ pub async fn a_claim_takes_no_more_than_its_limit(f: Fixture) {
     assert_eq!(relay(&f).await.wakeups, 2);
     let mut claimed = Vec::new();
     for _ in 0..3 {
-        let some = f.store.claim(1, NOW, later(LEASE_MS)).await.expect("claim");
+        let some = f.store.claim(&lane(), 1, NOW, later(LEASE_MS)).await.expect("claim");
         assert!(some.len() <= 1);
         claimed.extend(devices(&some));
     }
@@ -261,18 +262,20 @@ pub async fn a_settlement_under_an_older_lease_changes_nothing(f: Fixture) {
     let first = claim(&f, 0).await.remove(0);
     let second = claim(&f, LEASE_MS).await.remove(0);
     let dead = Settlement::Dead { outcome: "refused" };
-    for settlement in [Settlement::Sent, Settlement::RetryAt(NOW), Settlement::TokenInvalid, dead] {
+    for settlement in
+        [Settlement::Sent { at: NOW }, Settlement::RetryAt(NOW), Settlement::Wait(NOW), TOKEN_INVALID, dead]
+    {
         settle(&f, &first, settlement, 1).await;
         assert!(still_due(&f, &second).await, "{settlement:?}");
     }
     assert_eq!(f.store.registrations(f.clinic).await.expect("registrations").len(), 1);
     assert!(f.store.dead_letters(10).await.expect("dead letters").is_empty());
     // Nor under the lease of a wakeup that is over, when the device sleeps anew.
-    settle(&f, &second, Settlement::Sent, 1).await;
+    settle(&f, &second, Settlement::Sent { at: NOW }, 1).await;
     f.close(f.connect(&f.bob).await, Offset(0)).await;
     let third = claim(&f, LEASE_MS * 3).await.remove(0);
-    settle(&f, &first, Settlement::Sent, 1).await;
-    settle(&f, &second, Settlement::Sent, 1).await;
+    settle(&f, &first, Settlement::Sent { at: NOW }, 1).await;
+    settle(&f, &second, Settlement::Sent { at: NOW }, 1).await;
     assert!(still_due(&f, &third).await);
 }
 
@@ -285,7 +288,7 @@ pub async fn a_device_that_returns_is_no_longer_due(f: Fixture) {
     assert!(!still_due(&f, &wakeup).await);
     settle(&f, &wakeup, Settlement::RetryAt(NOW), 1).await;
     assert_eq!(devices(&claim(&f, LEASE_MS).await), []);
-    assert_eq!(f.store.lag().await.expect("lag").wakeups_due, 0);
+    assert_eq!(f.store.lag(NOW).await.expect("lag").wakeups_due, 0);
 }
 
 pub async fn a_returned_device_is_not_claimed(f: Fixture) {
@@ -296,7 +299,7 @@ pub async fn a_returned_device_is_not_claimed(f: Fixture) {
     let client_id = ClientId::parse("bob/phone-too").expect("client id");
     f.open_session(OpenSession { client_id, ..f.opening(&f.bob) }).await;
     assert_eq!(devices(&claim(&f, 0).await), []);
-    assert_eq!(f.store.lag().await.expect("lag").wakeups_due, 0, "deleted, not passed over");
+    assert_eq!(f.store.lag(NOW).await.expect("lag").wakeups_due, 0, "deleted, not passed over");
 }
 
 pub async fn a_deleted_session_s_wakeup_is_not_claimed(f: Fixture) {
@@ -307,7 +310,7 @@ pub async fn a_deleted_session_s_wakeup_is_not_claimed(f: Fixture) {
     relay(&f).await;
     f.apply(SessionOp::Delete(session)).await;
     assert_eq!(devices(&claim(&f, 0).await), []);
-    assert_eq!(f.store.lag().await.expect("lag").wakeups_due, 0);
+    assert_eq!(f.store.lag(NOW).await.expect("lag").wakeups_due, 0);
 }
 
 pub async fn a_retry_waits_for_its_time_and_is_counted(f: Fixture) {
@@ -330,7 +333,7 @@ pub async fn an_invalid_token_takes_its_registration_along(f: Fixture) {
     f.publish(&f.alice, &f.ward_topic()).await;
     relay(&f).await;
     let wakeup = claim(&f, 0).await.remove(0);
-    settle(&f, &wakeup, Settlement::TokenInvalid, 7).await;
+    settle(&f, &wakeup, TOKEN_INVALID, 7).await;
     assert!(f.store.registrations(f.clinic).await.expect("registrations").is_empty());
     let audit = f.store.recent(Some(f.clinic), 1).await.expect("audit");
     assert_eq!(audit[0].action, AuditAction::PushUnregistered);
@@ -352,7 +355,7 @@ pub async fn a_token_registered_anew_survives_the_refusal_of_the_old_one(f: Fixt
         ..f.registration(&f.bob)
     };
     f.store.register(&anew).await.expect("register");
-    settle(&f, &wakeup, Settlement::TokenInvalid, 7).await;
+    settle(&f, &wakeup, TOKEN_INVALID, 7).await;
     let claimed = claim(&f, 7).await;
     assert_eq!(devices(&claimed), [f.bob.device]);
     assert_eq!(claimed[0].sealed_token, anew.sealed_token);
@@ -393,11 +396,11 @@ pub async fn old_dead_letters_are_purged(f: Fixture) {
     assert_eq!(purge(30, 10).await, 1);
     let left = f.store.dead_letters(10).await.expect("dead letters");
     assert_eq!(left.iter().map(|letter| letter.died_at).collect::<Vec<_>>(), [later(30)]);
-    assert_eq!(f.store.lag().await.expect("lag").dead_letters, 1);
+    assert_eq!(f.store.lag(NOW).await.expect("lag").dead_letters, 1);
 }
 
 pub async fn the_lag_counts_what_waits(f: Fixture) {
-    let lag = f.store.lag().await.expect("lag");
+    let lag = f.store.lag(NOW).await.expect("lag");
     assert_eq!(lag.oldest, None);
     f.asleep(&f.bob, Offset(0)).await;
     for age in [30, 20] {
@@ -405,15 +408,15 @@ pub async fn the_lag_counts_what_waits(f: Fixture) {
         batch.committed_at = UnixMillis(NOW.0 - age);
         f.store.append(&batch).await.expect("append");
     }
-    let lag = f.store.lag().await.expect("lag");
+    let lag = f.store.lag(NOW).await.expect("lag");
     assert_eq!((lag.messages, lag.wakeups_due), (2, 0));
     assert_eq!(lag.oldest, Some(UnixMillis(NOW.0 - 30)));
     relay(&f).await;
-    let lag = f.store.lag().await.expect("lag");
+    let lag = f.store.lag(NOW).await.expect("lag");
     assert_eq!((lag.messages, lag.oldest, lag.wakeups_due), (0, None, 1));
     let wakeup = claim(&f, 0).await.remove(0);
-    settle(&f, &wakeup, Settlement::Sent, 1).await;
-    assert_eq!(f.store.lag().await.expect("lag").wakeups_due, 0);
+    settle(&f, &wakeup, Settlement::Sent { at: NOW }, 1).await;
+    assert_eq!(f.store.lag(NOW).await.expect("lag").wakeups_due, 0);
 }
 
 async fn second_device(f: &Fixture, person: &Person) -> Person {
@@ -430,7 +433,7 @@ async fn relay(f: &Fixture) -> Relayed {
 
 /// At `milliseconds` past [`NOW`].
 async fn claim(f: &Fixture, milliseconds: u64) -> Vec<ClaimedWakeup> {
-    f.store.claim(100, later(milliseconds), later(milliseconds + LEASE_MS)).await.expect("claim")
+    f.store.claim(&lane(), 100, later(milliseconds), later(milliseconds + LEASE_MS)).await.expect("claim")
 }
 
 async fn settle(f: &Fixture, wakeup: &ClaimedWakeup, settlement: Settlement, milliseconds: u64) {

@@ -1,6 +1,6 @@
 //! Messages that name themselves.
 
-use sotto_model::{Offset, PacketId, PublicationId, QoS, TopicName};
+use sotto_model::{Offset, PacketId, PublicationId, QoS, TopicName, Urgency};
 use uuid::Uuid;
 
 use super::fixture::{Fixture, GENEROUS, NOW, Person, later, selector, topic};
@@ -24,7 +24,7 @@ pub async fn what_is_published_again_is_not_stored_again(f: Fixture) {
     let stored = f.read_all(f.clinic, &[selector("#")], GENEROUS).await;
     let offsets: Vec<Offset> = stored.iter().map(|message| message.offset).collect();
     assert_eq!(offsets, [Offset(1), Offset(2), third, fourth]);
-    assert_eq!(f.store.lag().await.expect("lag").messages, 4);
+    assert_eq!(f.store.lag(NOW).await.expect("lag").messages, 4);
 }
 
 pub async fn what_is_twice_in_one_batch_is_stored_once(f: Fixture) {
@@ -44,7 +44,7 @@ pub async fn what_is_twice_in_one_batch_is_stored_once(f: Fixture) {
     assert!(first < other);
     assert_eq!(f.read_all(f.clinic, &[selector("#")], GENEROUS).await.len(), 2);
     assert_eq!(f.store.append(&batch).await.expect("append again"), placed);
-    assert_eq!(f.store.lag().await.expect("lag").messages, 2);
+    assert_eq!(f.store.lag(NOW).await.expect("lag").messages, 2);
 }
 
 pub async fn a_repeated_batch_tells_what_it_stored_from_what_had_been(f: Fixture) {
@@ -145,7 +145,8 @@ pub async fn a_full_batch_leaves_out_what_is_known(f: Fixture) {
     f.append(first).await;
     let mut all = Vec::new();
     for name in 0..200 {
-        let wakes = name % 5 != 0;
+        let urgency = if name % 2 == 0 { Urgency::High } else { Urgency::Low };
+        let wakes = (name % 5 != 0).then_some(urgency);
         all.push(Append { wakes, ..named(&f, &f.alice, &ward, name).await });
     }
     let placed = f.store.append(&f.batch(all)).await.expect("append");
@@ -155,7 +156,7 @@ pub async fn a_full_batch_leaves_out_what_is_known(f: Fixture) {
     let stored = f.read_all(f.clinic, &[selector("#")], PageLimit { records: 50, ..GENEROUS }).await;
     assert_eq!(stored.len(), 200);
     let wake = (0..200).filter(|name| name % 3 != 0 && name % 5 != 0).count() as u64;
-    assert_eq!(f.store.lag().await.expect("lag").messages, known + wake);
+    assert_eq!(f.store.lag(NOW).await.expect("lag").messages, known + wake);
 }
 
 async fn named(f: &Fixture, sender: &Person, topic: &TopicName, name: u128) -> Append {

@@ -3,7 +3,7 @@
 use sotto_model::{DeviceId, Offset};
 use uuid::Uuid;
 
-use super::fixture::{Fixture, NOW, later};
+use super::fixture::{Fixture, NOW, lane, later};
 use crate::audit::AuditAction;
 use crate::directory::DirectoryError;
 use crate::push_registry::PushRegistration;
@@ -47,10 +47,10 @@ pub async fn unregistering_takes_the_outstanding_wakeup_along(f: Fixture) {
     f.asleep(&f.bob, Offset(0)).await;
     f.publish(&f.alice, &f.ward_topic()).await;
     assert_eq!(f.store.relay(10, NOW).await.expect("relay").wakeups, 1);
-    let wakeup = f.store.claim(10, NOW, later(1000)).await.expect("claim").remove(0);
+    let wakeup = f.store.claim(&lane(), 10, NOW, later(1000)).await.expect("claim").remove(0);
     f.store.unregister(f.clinic, f.bob.device, later(3)).await.expect("unregister");
     assert!(!f.store.still_due(&wakeup).await.expect("still due"));
-    assert_eq!(f.store.lag().await.expect("lag").wakeups_due, 0);
+    assert_eq!(f.store.lag(NOW).await.expect("lag").wakeups_due, 0);
     assert!(f.store.registrations(f.clinic).await.expect("registrations").is_empty());
 }
 

@@ -6,7 +6,7 @@ use sotto_model::{
 };
 use uuid::Uuid;
 
-use super::fixture::{EXPIRY_SECONDS, Fixture, NOW, Person, filter, later};
+use super::fixture::{EXPIRY_SECONDS, Fixture, NOW, Person, filter, lane, later};
 use crate::message_log::Append;
 use crate::session_store::{Inflight, OpenSession, SessionOp, SessionProgress, SessionRef, SessionReply};
 
@@ -342,7 +342,7 @@ pub async fn recovered_sessions_that_are_behind_are_woken(f: Fixture) {
     assert!(done(&f, SessionOp::Save(carol, Box::new(at(offset.0)))).await);
     assert_eq!(f.store.relay(10, NOW).await.expect("relay").wakeups, 0, "both were connected");
     assert_eq!(f.store.recover(NOW).await.expect("recover"), 2);
-    let claimed = f.store.claim(10, NOW, later(1000)).await.expect("claim");
+    let claimed = f.store.claim(&lane(), 10, NOW, later(1000)).await.expect("claim");
     assert_eq!(claimed.iter().map(|wakeup| wakeup.device).collect::<Vec<_>>(), [f.bob.device]);
 }
 

@@ -28,7 +28,7 @@ pub async fn populate(fixture: &Fixture) {
     }
     let retained = Append {
         retain: RetainChange::Set,
-        wakes: false,
+        wakes: None,
         ..fixture.message(&fixture.robot, &topic("machines/1")).await
     };
     fixture.append(vec![retained]).await;

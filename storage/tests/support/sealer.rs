@@ -58,7 +58,7 @@ impl Sealer {
             qos: QoS::AtLeastOnce,
             retain: RetainChange::Keep,
             expires_at: None,
-            wakes: false,
+            wakes: None,
             exactly_once: None,
             publication: None,
             will: None,

@@ -7,7 +7,11 @@ use async_trait::async_trait;
 use sotto_model::UnixMillis;
 use sotto_sqlite::SqliteStore;
 use sotto_storage::StoreError;
-use sotto_storage::outbox::{ClaimedWakeup, DeadLetter, Outbox, OutboxLag, Relayed, Settlement};
+use sotto_storage::outbox::{
+    ClaimedWakeup, DeadLetter, DeadLetterSelector, Outbox, OutboxLag, Relayed, Replayed, Settlement,
+};
+use sotto_storage::push_registry::Lane;
+use sotto_storage::wakeup_quota::WakeupQuota;
 
 pub(crate) struct FlakyOutbox {
     store: Arc<SqliteStore>,
@@ -46,35 +50,48 @@ impl Outbox for FlakyOutbox {
 
     async fn claim(
         &self,
+        lane: &Lane,
         limit: usize,
         now: UnixMillis,
         lease_until: UnixMillis,
     ) -> Result<Vec<ClaimedWakeup>, StoreError> {
-        self.ask()?.claim(limit, now, lease_until).await
+        self.ask()?.claim(lane, limit, now, lease_until).await
     }
 
     async fn still_due(&self, wakeup: &ClaimedWakeup) -> Result<bool, StoreError> {
         self.ask()?.still_due(wakeup).await
     }
 
-    async fn settle(
+    async fn settle_many(
         &self,
-        wakeup: &ClaimedWakeup,
-        settlement: Settlement,
+        settlements: &[(ClaimedWakeup, Settlement)],
         now: UnixMillis,
     ) -> Result<(), StoreError> {
         if self.settles_lost.load(Ordering::SeqCst) {
             return Err(StoreError::Unavailable { operation: "settle", code: "test".into() });
         }
-        self.ask()?.settle(wakeup, settlement, now).await
+        self.ask()?.settle_many(settlements, now).await
     }
 
-    async fn lag(&self) -> Result<OutboxLag, StoreError> {
-        self.ask()?.lag().await
+    fn set_wakeup_quota(&self, quota: WakeupQuota) {
+        self.store.set_wakeup_quota(quota);
+    }
+
+    async fn lag(&self, now: UnixMillis) -> Result<OutboxLag, StoreError> {
+        self.ask()?.lag(now).await
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         self.ask()?.dead_letters(limit).await
+    }
+
+    async fn replay_dead_letters(
+        &self,
+        selector: DeadLetterSelector,
+        limit: usize,
+        now: UnixMillis,
+    ) -> Result<Replayed, StoreError> {
+        self.ask()?.replay_dead_letters(selector, limit, now).await
     }
 
     async fn purge_dead_letters(&self, before: UnixMillis, limit: usize) -> Result<u64, StoreError> {

@@ -7,7 +7,7 @@ use sotto_auth::Policy;
 use sotto_keyring::{Keyring, KeyringLimits, LocalKms, PlainKey, SealError};
 use sotto_model::{
     ClientId, Clock, ConversationId, DeviceId, MessageId, Offset, Principal, QoS, TenantId, TopicName,
-    TopicPolicy, UnixMillis, UserId,
+    TopicPolicy, UnixMillis, Urgency, UserId,
 };
 use sotto_sqlite::SqliteStore;
 use sotto_storage::directory::{Conversation, Directory, StoredPassword, Tenant, User};
@@ -222,7 +222,7 @@ impl House {
             qos: QoS::AtLeastOnce,
             retain: RetainChange::Keep,
             expires_at: None,
-            wakes: true,
+            wakes: Some(Urgency::High),
             exactly_once: None,
             publication: None,
             will: None,
