@@ -12,6 +12,7 @@ pub mod request;
 pub mod script;
 pub mod server;
 mod statement;
+pub mod wall_clock;
 pub mod web_push;
 mod wire;
 
@@ -21,4 +22,5 @@ pub use fcm::FcmEmulator;
 pub use request::{Answer, Request};
 pub use script::{Fault, Script};
 pub use server::{Server, Service};
+pub use wall_clock::WallClock;
 pub use web_push::WebPushEmulator;
