@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 use sotto_model::Clock;
@@ -144,8 +144,7 @@ impl AccessTokens {
             // base64url needs no escaping.
             .body(format!("{GRANT}{}", assertion.as_str()));
         let response = request.send().await.map_err(|_| PushOutcome::Unavailable(None))?;
-        let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let asked = asked.and_then(|value| retry_after::parse(value, clock.unix_now()));
+        let asked = retry_after::asked(response.headers(), clock.unix_now());
         match response.status() {
             StatusCode::OK => {}
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Response};
 use sotto_model::{Clock, Urgency};
 use tokio::sync::Mutex;
@@ -164,8 +164,7 @@ impl Apns {
     }
 
     async fn read(&self, response: Response) -> ApnsAnswer {
-        let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let asked = asked.and_then(|value| retry_after::parse(value, self.clock.unix_now()));
+        let asked = retry_after::asked(response.headers(), self.clock.unix_now());
         let status = response.status();
         answer(status, &http_client::body(response).await, asked)
     }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, StatusCode};
 use sotto_model::{Clock, UnixMillis, Urgency};
 
@@ -89,7 +89,7 @@ impl EndpointClient {
 }
 
 fn outcome(status: StatusCode, headers: &HeaderMap, now: UnixMillis) -> PushOutcome {
-    let asked = || headers.get(RETRY_AFTER).and_then(|value| retry_after::parse(value.to_str().ok()?, now));
+    let asked = || retry_after::asked(headers, now);
     match status {
         status if status.is_success() => PushOutcome::Delivered,
         StatusCode::NOT_FOUND | StatusCode::GONE => PushOutcome::TokenInvalid { since: None },

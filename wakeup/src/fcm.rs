@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Client, Response, Url};
 use sotto_model::{Clock, Urgency};
 
@@ -98,8 +98,7 @@ impl Fcm {
     }
 
     async fn read(&self, response: Response) -> FcmAnswer {
-        let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let asked = asked.and_then(|value| retry_after::parse(value, self.clock.unix_now()));
+        let asked = retry_after::asked(response.headers(), self.clock.unix_now());
         let status = response.status();
         answer(status, &http_client::body(response).await, asked)
     }

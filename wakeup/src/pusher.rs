@@ -79,3 +79,15 @@ impl fmt::Debug for PushToken {
         f.write_str("PushToken(..)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wakeup_does_not_show_its_token() {
+        let token = PushToken::new("secret".to_owned());
+        let wakeup = Wakeup { token, platform: Platform::Apns, urgency: Urgency::High };
+        assert!(!format!("{wakeup:?}").contains("secret"));
+    }
+}

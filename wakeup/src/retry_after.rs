@@ -2,12 +2,17 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use sotto_model::UnixMillis;
 
 use crate::limits::RETRY_AFTER_MAX;
 
 /// How long to wait, at most `RETRY_AFTER_MAX`; `None` where the header says nothing that can be read.
-pub(crate) fn parse(value: &str, now: UnixMillis) -> Option<Duration> {
+pub(crate) fn asked(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
+    parse(headers.get(RETRY_AFTER)?.to_str().ok()?, now)
+}
+
+fn parse(value: &str, now: UnixMillis) -> Option<Duration> {
     let value = value.trim();
     let wait = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit mean longer than any bound.
@@ -22,6 +27,8 @@ pub(crate) fn parse(value: &str, now: UnixMillis) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::HeaderValue;
+
     use super::*;
 
     /// Sun, 06 Nov 1994 08:49:37 GMT
@@ -34,6 +41,14 @@ mod tests {
         assert_eq!(parse("Sun, 06 Nov 1994 08:50:37 GMT", NOW), Some(Duration::from_mins(1)));
         assert_eq!(parse("Sunday, 06-Nov-94 08:50:37 GMT", NOW), Some(Duration::from_mins(1)));
         assert_eq!(parse("Sun Nov  6 08:50:37 1994", NOW), Some(Duration::from_mins(1)));
+    }
+
+    #[test]
+    fn no_header_is_no_wait() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(asked(&headers, NOW), None);
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("7"));
+        assert_eq!(asked(&headers, NOW), Some(Duration::from_secs(7)));
     }
 
     #[test]
