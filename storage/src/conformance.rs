@@ -26,6 +26,7 @@ pub mod push_registry;
 pub mod retained;
 pub mod retention;
 pub mod session_store;
+pub mod wakeups;
 pub mod whole_store;
 pub mod wills;
 
@@ -160,6 +161,25 @@ macro_rules! conformance_tests {
             old_dead_letters_are_purged
             the_lag_counts_what_waits
         );
+        $crate::conformance_group!($fresh, wakeups,
+            a_wakeup_is_as_urgent_as_the_most_urgent_message
+            a_muted_conversation_wakes_without_urgency
+            closing_behind_is_as_urgent_as_what_is_behind
+            an_urgent_message_makes_a_less_urgent_wakeup_due_at_once
+            a_message_that_is_no_more_urgent_leaves_the_wakeup_as_it_is
+            a_wakeup_that_the_push_service_has_given_up_is_due_again
+            wakeups_are_claimed_by_lane
+            putting_a_wakeup_off_is_no_attempt
+            the_last_push_without_urgency_is_remembered_with_its_token
+            a_verdict_older_than_the_registration_spares_it
+            many_wakeups_are_settled_together
+            what_is_over_the_quota_waits_and_is_not_lost
+            one_tenant_s_quota_is_not_another_s
+            an_urgent_wakeup_does_not_wait_behind_others
+            closing_sessions_are_within_the_quota
+            dead_letters_are_replayed_for_whom_still_sleeps
+            the_lag_is_told_by_lane
+        );
         $crate::conformance_group!($fresh, directory,
             every_change_raises_the_revision_and_writes_one_audit_row
             a_refused_change_leaves_no_trace
@@ -169,6 +189,7 @@ macro_rules! conformance_tests {
             a_device_is_made_once
             a_user_has_a_bounded_number_of_devices
             a_membership_holds_since_the_head
+            a_member_mutes_a_conversation
             all_that_a_user_had_goes_with_the_user
             memberships_go_with_their_conversation
             access_rules_stand_in_their_order
@@ -178,6 +199,9 @@ macro_rules! conformance_tests {
         $crate::conformance_group!($fresh, push_registry,
             a_registration_replaces_the_one_before
             a_device_must_exist_to_be_registered
+            another_token_moves_the_outstanding_wakeup
+            the_same_token_again_disturbs_nothing
+            a_token_is_one_device_s
             unregistering_takes_the_outstanding_wakeup_along
             unregistering_twice_is_no_error
         );

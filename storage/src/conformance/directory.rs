@@ -194,6 +194,30 @@ pub async fn a_membership_holds_since_the_head(f: Fixture) {
     assert_eq!(f.join(f.ward, dave.user).await, Offset(4), "coming back is a new membership");
 }
 
+pub async fn a_member_mutes_a_conversation(f: Fixture) {
+    let mut watch = Watch::new(&f).await;
+    let set = async |user, muted, at| f.store.set_muted(f.clinic, f.ward, user, muted, later(at)).await;
+    let muted = async || {
+        let members = f.store.snapshot().await.expect("snapshot").memberships;
+        members.into_iter().filter(|member| member.muted).map(|member| member.user).collect::<Vec<_>>()
+    };
+    set(f.bob.user, true, 1).await.expect("mute");
+    watch.one_change(&f, f.clinic, AuditAction::MemberMuted, f.bob.user.0, 1).await;
+    assert_eq!(muted().await, [f.bob.user]);
+    set(f.bob.user, true, 2).await.expect("mute again");
+    missing(&set(UserId(Uuid::new_v4()), true, 3).await);
+    missing(&f.store.set_muted(f.lab, f.ward, f.carol.user, true, later(4)).await);
+    watch.nothing_changed(&f).await;
+    set(f.bob.user, false, 5).await.expect("unmute");
+    watch.one_change(&f, f.clinic, AuditAction::MemberUnmuted, f.bob.user.0, 5).await;
+    assert_eq!(muted().await, []);
+    set(f.bob.user, true, 6).await.expect("mute");
+    f.store.remove_member(f.clinic, f.ward, f.bob.user, NOW).await.expect("remove member");
+    missing(&set(f.bob.user, false, 7).await);
+    f.join(f.ward, f.bob.user).await;
+    assert_eq!(muted().await, [], "coming back is a new membership");
+}
+
 pub async fn all_that_a_user_had_goes_with_the_user(f: Fixture) {
     f.asleep(&f.bob, Offset(0)).await;
     f.asleep(&f.carol, Offset(0)).await;

@@ -6,7 +6,8 @@ use uuid::Uuid;
 use super::fixture::{Fixture, NOW, lane, later};
 use crate::audit::AuditAction;
 use crate::directory::DirectoryError;
-use crate::push_registry::PushRegistration;
+use crate::outbox::Settlement;
+use crate::push_registry::{Lane, Platform, PushRegistration};
 
 pub async fn a_registration_replaces_the_one_before(f: Fixture) {
     f.register(&f.bob).await;
@@ -41,6 +42,69 @@ pub async fn a_device_must_exist_to_be_registered(f: Fixture) {
         assert!(matches!(refused, Err(DirectoryError::Missing(_))));
     }
     assert_eq!(f.store.recent(None, 100).await.expect("audit"), before);
+}
+
+pub async fn another_token_moves_the_outstanding_wakeup(f: Fixture) {
+    let apns = Lane { platform: Platform::Apns, app: "org.example.app".into() };
+    for (round, settlement) in [None, Some(Settlement::Sent { at: NOW })].into_iter().enumerate() {
+        f.asleep(&f.bob, f.head(f.clinic).await).await;
+        f.publish(&f.alice, &f.ward_topic()).await;
+        f.store.relay(10, NOW).await.expect("relay");
+        let before = f.store.claim(&lane(), 10, NOW, later(1000)).await.expect("claim").remove(0);
+        if let Some(settlement) = settlement {
+            f.store.settle(&before, settlement, NOW).await.expect("settle");
+        }
+        let anew = PushRegistration {
+            platform: apns.platform,
+            app: apns.app.clone(),
+            lookup: [u8::try_from(round).expect("a few rounds"); 32],
+            registered_at: later(5),
+            ..f.registration(&f.bob)
+        };
+        f.store.register(&anew).await.expect("register");
+        assert!(!f.store.still_due(&before).await.expect("still due"), "the lease is void");
+        f.store.settle(&before, Settlement::Sent { at: NOW }, NOW).await.expect("settle late");
+        assert!(f.store.claim(&lane(), 10, later(5), later(6)).await.expect("claim").is_empty());
+        let after = f.store.claim(&apns, 10, later(5), later(1000)).await.expect("claim");
+        assert_eq!(after.len(), 1, "{settlement:?}");
+        assert_eq!((after[0].device, after[0].attempts), (f.bob.device, 0));
+        assert_eq!(after[0].lane(), apns);
+    }
+}
+
+pub async fn the_same_token_again_disturbs_nothing(f: Fixture) {
+    f.asleep(&f.bob, Offset(0)).await;
+    f.publish(&f.alice, &f.ward_topic()).await;
+    f.store.relay(10, NOW).await.expect("relay");
+    let claimed = f.store.claim(&lane(), 10, NOW, later(1000)).await.expect("claim").remove(0);
+    let again = PushRegistration { registered_at: later(5), ..f.registration(&f.bob) };
+    f.store.register(&again).await.expect("register");
+    assert!(f.store.still_due(&claimed).await.expect("still due"));
+    f.store.settle(&claimed, Settlement::Sent { at: later(6) }, later(6)).await.expect("settle");
+    f.store.register(&again).await.expect("register");
+    assert!(f.store.claim(&lane(), 10, later(2000), later(3000)).await.expect("claim").is_empty());
+    assert_eq!(f.store.registrations(f.clinic).await.expect("registrations")[0].registered_at, later(5));
+}
+
+pub async fn a_token_is_one_device_s(f: Fixture) {
+    f.asleep(&f.bob, Offset(0)).await;
+    f.asleep(&f.carol, Offset(0)).await;
+    let token = f.registration(&f.bob).lookup;
+    let of_robot = PushRegistration { lookup: token, ..f.registration(&f.robot) };
+    f.store.register(&of_robot).await.expect("register");
+    f.publish(&f.alice, &f.ward_topic()).await;
+    assert_eq!(f.store.relay(10, NOW).await.expect("relay").wakeups, 2);
+    let of_carol = PushRegistration { lookup: token, registered_at: later(3), ..f.registration(&f.carol) };
+    f.store.register(&of_carol).await.expect("register");
+    let registered = f.store.registrations(f.clinic).await.expect("registrations");
+    assert_eq!(registered.iter().map(|found| found.device).collect::<Vec<_>>(), [f.carol.device]);
+    assert_eq!(f.store.registrations(f.lab).await.expect("registrations").len(), 1, "another tenant's");
+    let claimed = f.store.claim(&lane(), 10, later(3), later(1000)).await.expect("claim");
+    assert_eq!(claimed.iter().map(|wakeup| wakeup.device).collect::<Vec<_>>(), [f.carol.device]);
+    let audit = f.store.recent(Some(f.clinic), 2).await.expect("audit");
+    let seen = |place: usize| (audit[place].action, audit[place].resource, audit[place].at);
+    assert_eq!(seen(0), (AuditAction::PushRegistered, Some(f.carol.device.0), later(3)));
+    assert_eq!(seen(1), (AuditAction::PushUnregistered, Some(f.bob.device.0), later(3)));
 }
 
 pub async fn unregistering_takes_the_outstanding_wakeup_along(f: Fixture) {
