@@ -22,8 +22,8 @@ const UNAVAILABLE: PushOutcome = PushOutcome::Unavailable(None);
 const TIMINGS: HttpTimings = HttpTimings {
     connect: Duration::from_secs(2),
     request: Duration::from_secs(3),
-    keep_alive_interval: Duration::from_millis(300),
-    keep_alive_timeout: Duration::from_millis(300),
+    keep_alive_interval: Duration::from_millis(500),
+    keep_alive_timeout: Duration::from_millis(500),
 };
 
 struct Fixture {

@@ -21,9 +21,9 @@ const DELIVERED: PushOutcome = PushOutcome::Delivered;
 const AWAY: PushOutcome = PushOutcome::Unavailable(Some(Duration::from_secs(10)));
 const TIMINGS: HttpTimings = HttpTimings {
     connect: Duration::from_secs(2),
-    request: Duration::from_secs(2),
-    keep_alive_interval: Duration::from_millis(300),
-    keep_alive_timeout: Duration::from_millis(300),
+    request: Duration::from_secs(3),
+    keep_alive_interval: Duration::from_millis(500),
+    keep_alive_timeout: Duration::from_millis(500),
 };
 
 struct Fixture {

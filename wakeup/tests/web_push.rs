@@ -22,9 +22,9 @@ const DELIVERED: PushOutcome = PushOutcome::Delivered;
 const RETRY: PushOutcome = PushOutcome::RetryAfter(None);
 const TIMINGS: HttpTimings = HttpTimings {
     connect: Duration::from_secs(2),
-    request: Duration::from_secs(1),
-    keep_alive_interval: Duration::from_millis(300),
-    keep_alive_timeout: Duration::from_millis(300),
+    request: Duration::from_secs(2),
+    keep_alive_interval: Duration::from_millis(500),
+    keep_alive_timeout: Duration::from_millis(500),
 };
 
 struct Fixture {
