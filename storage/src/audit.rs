@@ -19,6 +19,7 @@ pub enum AuditAction {
     UserRemoved,
     PasswordChanged,
     DeviceCreated,
+    DeviceRemoved,
     ConversationCreated,
     ConversationRemoved,
     MemberAdded,
@@ -36,7 +37,7 @@ pub enum AuditAction {
 }
 
 impl AuditAction {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::ConnectRefused,
         Self::AddressBarred,
         Self::PublishDenied,
@@ -46,6 +47,7 @@ impl AuditAction {
         Self::UserRemoved,
         Self::PasswordChanged,
         Self::DeviceCreated,
+        Self::DeviceRemoved,
         Self::ConversationCreated,
         Self::ConversationRemoved,
         Self::MemberAdded,
@@ -73,6 +75,7 @@ impl AuditAction {
             Self::UserRemoved => "user.removed",
             Self::PasswordChanged => "user.password_changed",
             Self::DeviceCreated => "device.created",
+            Self::DeviceRemoved => "device.removed",
             Self::ConversationCreated => "conversation.created",
             Self::ConversationRemoved => "conversation.removed",
             Self::MemberAdded => "member.added",

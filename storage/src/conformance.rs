@@ -191,6 +191,7 @@ macro_rules! conformance_tests {
             a_membership_holds_since_the_head
             a_member_mutes_a_conversation
             all_that_a_user_had_goes_with_the_user
+            all_that_a_device_had_goes_with_the_device
             memberships_go_with_their_conversation
             access_rules_stand_in_their_order
             an_access_rule_is_a_tenant_s_own

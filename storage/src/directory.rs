@@ -120,6 +120,13 @@ pub trait Directory: Send + Sync {
         name: &str,
         now: UnixMillis,
     ) -> Result<DeviceId, DirectoryError>;
+    /// With the device go its push registration and its stored sessions, with the wills kept for them.
+    async fn remove_device(
+        &self,
+        tenant: TenantId,
+        device: DeviceId,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError>;
     async fn create_conversation(
         &self,
         conversation: &Conversation,

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use sotto_model::limits::{ACL_RULES_PER_TENANT_MAX, CONVERSATION_MEMBERS_MAX, DEVICES_PER_USER_MAX};
-use sotto_model::{AclRuleId, ConversationId, DeviceId, Offset, TenantId, UnixMillis, UserId};
+use sotto_model::{AclRuleId, ConversationId, DeviceId, Offset, SessionId, TenantId, UnixMillis, UserId};
 use sotto_storage::StoreError;
 use sotto_storage::audit::{AuditAction, AuditEvent};
 use sotto_storage::directory::{
@@ -12,7 +12,7 @@ use sotto_storage::directory::{
 use sotto_storage::retention::{RetentionLimits, TenantRetention};
 use uuid::Uuid;
 
-use crate::state::{MemberRow, State, TenantRow};
+use crate::state::{MemberRow, SessionRow, State, TenantRow};
 use crate::store::MemoryStore;
 
 #[async_trait]
@@ -118,6 +118,26 @@ impl Directory for MemoryStore {
         state.devices.insert((tenant, id), Device { id, tenant, user, name: name.to_owned() });
         changed(&mut state, tenant, AuditAction::DeviceCreated, id.0, now);
         Ok(id)
+    }
+
+    async fn remove_device(
+        &self,
+        tenant: TenantId,
+        device: DeviceId,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let mut state = self.lock();
+        has_tenant(&state, tenant)?;
+        state.devices.remove(&(tenant, device)).ok_or(DirectoryError::Missing("device"))?;
+        state.registrations.remove(&(tenant, device));
+        state.wakes.remove(&(tenant, device));
+        let is_its = |row: &SessionRow| row.tenant == tenant && row.device == Some(device);
+        let ended: Vec<SessionId> =
+            state.sessions.iter().filter(|(_, row)| is_its(row)).map(|(id, _)| *id).collect();
+        state.wills.retain(|row| !ended.contains(&row.session));
+        state.sessions.retain(|id, _| !ended.contains(id));
+        changed(&mut state, tenant, AuditAction::DeviceRemoved, device.0, now);
+        Ok(())
     }
 
     async fn create_conversation(

@@ -301,6 +301,15 @@ impl Directory for FaultyStore {
         self.call("remove user", self.inner.remove_user(tenant, user, now), DirectoryError::Store).await
     }
 
+    async fn remove_device(
+        &self,
+        tenant: TenantId,
+        device: DeviceId,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        self.call("remove device", self.inner.remove_device(tenant, device, now), DirectoryError::Store).await
+    }
+
     async fn ensure_device(
         &self,
         tenant: TenantId,

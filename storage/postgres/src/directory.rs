@@ -85,6 +85,17 @@ impl Directory for PostgresStore {
         held.settle(result)?
     }
 
+    async fn remove_device(
+        &self,
+        tenant: TenantId,
+        device: DeviceId,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let mut held = self.control.hold("remove device").await?;
+        let result = within(remove_device(held.connection(), tenant, device, now)).await;
+        held.settle(result)?
+    }
+
     async fn create_conversation(
         &self,
         conversation: &Conversation,
@@ -283,6 +294,35 @@ async fn remove_user(
         .execute(&mut *change)
         .await?;
     insert_change(&mut change, tenant, AuditAction::UserRemoved, user.0, now).await?;
+    change.commit().await?;
+    Ok(Ok(()))
+}
+
+async fn remove_device(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    device: DeviceId,
+    now: UnixMillis,
+) -> Change<()> {
+    let mut change = begin_change(connection).await?;
+    // Registration and wakeup go with it, by their foreign keys.
+    let deleted = sqlx::query("DELETE FROM devices WHERE tenant_id = $1 AND device_id = $2")
+        .bind(tenant.0)
+        .bind(device.0)
+        .execute(&mut *change)
+        .await?;
+    if deleted.rows_affected() == 0 {
+        return Ok(Err(DirectoryError::Missing("device")));
+    }
+    sqlx::query(
+        "WITH ended AS (DELETE FROM sessions WHERE device_id = $1 AND tenant_id = $2 RETURNING session_id) \
+         DELETE FROM wills WHERE session_id IN (SELECT session_id FROM ended)",
+    )
+    .bind(device.0)
+    .bind(tenant.0)
+    .execute(&mut *change)
+    .await?;
+    insert_change(&mut change, tenant, AuditAction::DeviceRemoved, device.0, now).await?;
     change.commit().await?;
     Ok(Ok(()))
 }

@@ -93,6 +93,17 @@ impl Directory for SqliteStore {
         transaction.finish(result).await
     }
 
+    async fn remove_device(
+        &self,
+        tenant: TenantId,
+        device: DeviceId,
+        now: UnixMillis,
+    ) -> Result<(), DirectoryError> {
+        let mut transaction = self.writer.begin("remove device").await?;
+        let result = remove_device(transaction.connection(), &self.tenants, tenant, device, now).await;
+        transaction.finish(result).await
+    }
+
     async fn create_conversation(
         &self,
         conversation: &Conversation,
@@ -279,6 +290,38 @@ async fn remove_user(
         .await
         .during(OPERATION)?;
     changed(connection, tenant, AuditAction::UserRemoved, Some(user.0), now).await
+}
+
+async fn remove_device(
+    connection: &mut SqliteConnection,
+    tenants: &TenantNumbers,
+    tenant: TenantId,
+    device: DeviceId,
+    now: UnixMillis,
+) -> Result<(), DirectoryError> {
+    const OPERATION: &str = "remove device";
+    let tenant_no = tenant_number(connection, tenants, tenant).await?;
+    // Registration and wakeup go with it, by their foreign keys.
+    let deleted = sqlx::query("DELETE FROM devices WHERE tenant_no = ? AND device_id = ?")
+        .bind(tenant_no.to_row())
+        .bind(device.0)
+        .execute(&mut *connection)
+        .await
+        .during(OPERATION)?;
+    one_row(&deleted, DirectoryError::Missing("device"))?;
+    for statement in [
+        "DELETE FROM wills WHERE session_id IN (
+             SELECT session_id FROM sessions WHERE tenant_no = ? AND device_id = ?)",
+        "DELETE FROM sessions WHERE tenant_no = ? AND device_id = ?",
+    ] {
+        sqlx::query(statement)
+            .bind(tenant_no.to_row())
+            .bind(device.0)
+            .execute(&mut *connection)
+            .await
+            .during(OPERATION)?;
+    }
+    changed(connection, tenant, AuditAction::DeviceRemoved, Some(device.0), now).await
 }
 
 async fn ensure_device(

@@ -246,6 +246,35 @@ pub async fn all_that_a_user_had_goes_with_the_user(f: Fixture) {
     assert!(!opened.present);
 }
 
+pub async fn all_that_a_device_had_goes_with_the_device(f: Fixture) {
+    f.asleep(&f.bob, Offset(0)).await;
+    f.asleep(&f.carol, Offset(0)).await;
+    f.publish(&f.alice, &f.ward_topic()).await;
+    assert_eq!(f.store.relay(10, NOW).await.expect("relay").wakeups, 2);
+    let mut watch = Watch::new(&f).await;
+    missing(&f.store.remove_device(f.lab, f.bob.device, NOW).await);
+    watch.nothing_changed(&f).await;
+    f.store.remove_device(f.clinic, f.bob.device, later(1)).await.expect("remove device");
+    watch.one_change(&f, f.clinic, AuditAction::DeviceRemoved, f.bob.device.0, 1).await;
+    missing(&f.store.remove_device(f.clinic, f.bob.device, NOW).await);
+
+    let snapshot = f.store.snapshot().await.expect("snapshot");
+    assert!(snapshot.devices.iter().all(|device| device.id != f.bob.device));
+    assert!(snapshot.users.iter().any(|user| user.id == f.bob.user));
+    let registered = f.store.registrations(f.clinic).await.expect("registrations");
+    assert!(registered.iter().all(|registration| registration.device == f.carol.device));
+    let sessions = f.store.list(None, 10).await.expect("list");
+    assert_eq!(sessions.iter().map(|session| session.user).collect::<Vec<_>>(), [f.carol.user]);
+    let claimed = f.store.claim(&lane(), 10, NOW, later(1)).await.expect("claim");
+    assert_eq!(claimed.iter().map(|wakeup| wakeup.device).collect::<Vec<_>>(), [f.carol.device]);
+
+    // The name may be used again, by another device.
+    let again = f.store.ensure_device(f.clinic, f.bob.user, "phone", NOW).await.expect("device");
+    assert_ne!(again, f.bob.device);
+    let opened = f.open_session(OpenSession { device: Some(again), ..f.opening(&f.bob) }).await;
+    assert!(!opened.present);
+}
+
 pub async fn memberships_go_with_their_conversation(f: Fixture) {
     let kept = f.make_conversation().await;
     f.join(kept, f.bob.user).await;
