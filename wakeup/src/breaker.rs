@@ -43,6 +43,16 @@ pub enum BreakerState {
     Open,
 }
 
+impl BreakerState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half_open",
+            Self::Open => "open",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 enum Phase {
     #[default]

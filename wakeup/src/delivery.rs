@@ -1,4 +1,4 @@
-//! One claimed wakeup: opened, checked once more, pushed, settled.
+//! One claimed wakeup: is it time, opened, checked once more, pushed, settled.
 
 use std::sync::Arc;
 
@@ -6,16 +6,20 @@ use sotto_model::{Clock, UnixMillis};
 use sotto_storage::outbox::{ClaimedWakeup, Outbox, Settlement};
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{LEASE, STILL_DUE_TIMEOUT, STORE_BACKOFF};
-use crate::pusher::{PushOutcome, Pusher, Wakeup};
+use crate::limits::{CLAIM_FRESH_MAX, LEASE, STILL_DUE_TIMEOUT};
+use crate::push_service::Gate;
+use crate::pusher::{PushOutcome, Wakeup};
 use crate::settlement::settlement;
+use crate::settler::Settlements;
+use crate::timing::{Due, leaves_at};
 use crate::token_vault::{OpenTokenError, TokenVault};
 
 pub(crate) struct Delivery {
+    pub(crate) gate: Arc<Gate>,
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) tokens: TokenVault,
-    pub(crate) pusher: Arc<dyn Pusher>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settlements: Settlements,
 }
 
 impl Delivery {
@@ -26,37 +30,83 @@ impl Delivery {
         claimed_at: UnixMillis,
         stop: &CancellationToken,
     ) {
-        let outcome = match self.tokens.open(&wakeup).await {
+        let leaves_at = leaves_at(Due {
+            device: wakeup.device,
+            platform: wakeup.platform,
+            urgency: wakeup.urgency,
+            since: wakeup.due_since,
+            last_low_sent_at: wakeup.last_low_sent_at,
+        });
+        let settlement = if leaves_at > claimed_at {
+            self.gate.return_permit(&*self.clock);
+            count(&wakeup, "put_off");
+            Settlement::Wait(leaves_at)
+        } else {
+            match self.push(&wakeup, claimed_at, stop).await {
+                Some(outcome) => self.outcome(&wakeup, outcome),
+                // Somebody else may have it at once.
+                None if stop.is_cancelled() => Settlement::Wait(self.clock.unix_now()),
+                None => return,
+            }
+        };
+        self.settlements.settle(wakeup, settlement, claimed_at.saturating_add(LEASE)).await;
+    }
+
+    /// `None`: it was not tried, and need not be by this node.
+    async fn push(
+        &self,
+        wakeup: &ClaimedWakeup,
+        claimed_at: UnixMillis,
+        stop: &CancellationToken,
+    ) -> Option<PushOutcome> {
+        let outcome = match self.tokens.open(wakeup.tenant, wakeup.device, &wakeup.sealed_token).await {
             Ok(token) => {
-                if stop.is_cancelled() || !self.still_due(&wakeup).await {
-                    return;
+                if stop.is_cancelled() || !self.is_still_due(wakeup, claimed_at).await {
+                    return None;
                 }
-                let platform = wakeup.platform;
-                let outcome = self.pusher.push(Wakeup { token, platform, urgency: wakeup.urgency }).await;
-                count(&wakeup, outcome_name(outcome));
+                let (platform, urgency) = (wakeup.platform, wakeup.urgency);
+                let outcome = self.gate.pusher().push(Wakeup { token, platform, urgency }).await;
+                self.gate.record(outcome, &*self.clock);
+                count(wakeup, outcome.as_str());
                 outcome
             }
             Err(error @ OpenTokenError::KeyUnavailable) => {
                 tracing::debug!(%error, "a wakeup waits for its key");
-                count(&wakeup, "key_unavailable");
+                count(wakeup, "key_unavailable");
                 PushOutcome::RetryAfter(None)
             }
             Err(error @ OpenTokenError::Unreadable) => {
                 tracing::error!(%error, device = %wakeup.device, "a wakeup cannot be delivered");
-                count(&wakeup, "token_unreadable");
+                count(wakeup, "token_unreadable");
                 PushOutcome::Rejected("token cannot be opened")
             }
         };
-        let now = self.clock.unix_now();
-        if outcome == PushOutcome::Delivered {
-            let took = now.since(wakeup.due_since);
-            metrics::histogram!("sotto_wakeup_handover_seconds").record(took);
-        }
-        let settlement = settlement(outcome, wakeup.attempts, now, self.clock.draw());
-        self.settle(&wakeup, settlement, claimed_at.saturating_add(LEASE), stop).await;
+        Some(outcome)
     }
 
-    async fn still_due(&self, wakeup: &ClaimedWakeup) -> bool {
+    fn outcome(&self, wakeup: &ClaimedWakeup, outcome: PushOutcome) -> Settlement {
+        let now = self.clock.unix_now();
+        match outcome {
+            PushOutcome::Delivered => {
+                let took = now.since(wakeup.due_since);
+                let urgency = wakeup.urgency.as_str();
+                metrics::histogram!("sotto_wakeup_handover_seconds", "urgency" => urgency).record(took);
+            }
+            PushOutcome::Rejected(why) => {
+                let platform = wakeup.platform.as_str();
+                metrics::counter!("sotto_push_faults_total", "platform" => platform, "fault" => why)
+                    .increment(1);
+            }
+            _ => {}
+        }
+        settlement(outcome, wakeup.platform, wakeup.attempts, now, self.clock.draw())
+    }
+
+    /// The claim has looked; only what it said a while ago is asked again.
+    async fn is_still_due(&self, wakeup: &ClaimedWakeup, claimed_at: UnixMillis) -> bool {
+        if self.clock.unix_now().since(claimed_at) <= CLAIM_FRESH_MAX {
+            return true;
+        }
         match tokio::time::timeout(STILL_DUE_TIMEOUT, self.outbox.still_due(wakeup)).await {
             Ok(Ok(still_due)) => still_due,
             Ok(Err(error)) => {
@@ -65,39 +115,6 @@ impl Delivery {
             }
             Err(_) => false,
         }
-    }
-
-    /// Tries until the lease ends: what was pushed and is not settled would be pushed again.
-    async fn settle(
-        &self,
-        wakeup: &ClaimedWakeup,
-        settlement: Settlement,
-        lease_until: UnixMillis,
-        stop: &CancellationToken,
-    ) {
-        let mut failures = 0u32;
-        loop {
-            let now = self.clock.unix_now();
-            let Err(error) = self.outbox.settle(wakeup, settlement, now).await else { return };
-            failures = failures.saturating_add(1);
-            if !error.is_transient() || stop.is_cancelled() || now >= lease_until {
-                tracing::warn!(%error, failures, "a wakeup could not be settled");
-                return;
-            }
-            tokio::time::sleep(STORE_BACKOFF.delay(failures, self.clock.draw())).await;
-        }
-    }
-}
-
-fn outcome_name(outcome: PushOutcome) -> &'static str {
-    match outcome {
-        PushOutcome::Delivered => "delivered",
-        PushOutcome::RetryAfter(_) => "retry_after",
-        PushOutcome::Unavailable(_) => "unavailable",
-        PushOutcome::CredentialRefused(_) => "credential_refused",
-        PushOutcome::Deferred(_) => "deferred",
-        PushOutcome::TokenInvalid { .. } => "token_invalid",
-        PushOutcome::Rejected(_) => "rejected",
     }
 }
 

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use sotto_model::{Clock, UnixMillis};
 use sotto_storage::StoreError;
-use sotto_storage::outbox::Outbox;
+use sotto_storage::outbox::{LaneLag, Outbox, OutboxLag};
 use tokio_util::sync::CancellationToken;
 
+use crate::breaker::BreakerState;
 use crate::limits::{DEAD_LETTER_AGE_MAX, LAG_INTERVAL, PURGE_INTERVAL, PURGE_ROWS_MAX};
+use crate::push_service::Gate;
 
 pub(crate) struct Housekeeping {
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) gates: Vec<Arc<Gate>>,
 }
 
 impl Housekeeping {
@@ -38,9 +41,39 @@ impl Housekeeping {
         let oldest = lag.oldest.map(|committed_at| now.since(committed_at)).unwrap_or_default();
         metrics::gauge!("sotto_outbox_rows").set(as_f64(lag.messages));
         metrics::gauge!("sotto_outbox_oldest_seconds").set(oldest.as_secs_f64());
-        metrics::gauge!("sotto_wakeups_due").set(as_f64(lag.wakeups_due));
+        self.report_lanes(&lag);
         metrics::gauge!("sotto_dead_letters").set(as_f64(lag.dead_letters));
         Ok(())
+    }
+
+    fn report_lanes(&self, lag: &OutboxLag) {
+        for gate in &self.gates {
+            let lane = &gate.lane;
+            let (platform, app) = (lane.platform.as_str(), lane.app.to_string());
+            let waiting = lag.lanes.iter().find(|waiting| waiting.lane == *lane);
+            let of = |count: fn(&LaneLag) -> u64| as_f64(waiting.map(count).unwrap_or_default());
+            for (state, count) in [
+                ("due", of(|lag| lag.due)),
+                ("waiting", of(|lag| lag.waiting)),
+                ("leased", of(|lag| lag.leased)),
+                ("sent", of(|lag| lag.sent)),
+            ] {
+                metrics::gauge!(
+                    "sotto_wakeups_outstanding", "platform" => platform, "app" => app.clone(), "state" => state
+                )
+                .set(count);
+            }
+            let breaker = match gate.health().breaker {
+                BreakerState::Closed => 0.0,
+                BreakerState::HalfOpen => 1.0,
+                BreakerState::Open => 2.0,
+            };
+            metrics::gauge!("sotto_push_breaker", "platform" => platform, "app" => app).set(breaker);
+        }
+        let unserved = |waiting: &&LaneLag| self.gates.iter().all(|gate| gate.lane != waiting.lane);
+        let unserved: u64 =
+            lag.lanes.iter().filter(unserved).map(|waiting| waiting.due + waiting.waiting).sum();
+        metrics::gauge!("sotto_wakeups_unserved").set(as_f64(unserved));
     }
 
     async fn purge(&self, now: UnixMillis) -> Result<u64, StoreError> {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sotto_model::Backoff;
 
+use crate::settlement::Attempts;
+
 /// Outbox rows that one turn of the relay takes.
 pub(crate) const RELAY_ROWS_MAX: usize = 1000;
 /// The relay looks that often, rung for or not.
@@ -12,7 +14,7 @@ pub(crate) const RELAY_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) const RELAY_PAUSE: Duration = Duration::from_millis(10);
 /// The dispatcher looks that often for wakeups whose time has come.
 pub(crate) const CLAIM_INTERVAL: Duration = Duration::from_secs(1);
-/// Pushes under way at once on this node.
+/// Pushes under way at once on this node, in one lane.
 pub(crate) const PUSHES_IN_FLIGHT_MAX: usize = 256;
 /// So many slots must be free before the store is asked for more wakeups: not one query a push.
 pub(crate) const CLAIM_SLOTS_MIN: u32 = 16;
@@ -20,8 +22,14 @@ pub(crate) const CLAIM_SLOTS_MIN: u32 = 16;
 pub(crate) const LEASE: Duration = Duration::from_mins(1);
 /// Opening a token, at most: its key may have to be asked for.
 pub(crate) const OPEN_TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// For so long after its claim a wakeup is taken as due without asking the store again.
+pub(crate) const CLAIM_FRESH_MAX: Duration = Duration::from_millis(250);
 /// Asking the store whether the device still sleeps, at most.
 pub(crate) const STILL_DUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Settlements waiting to be written: as many as there can be pushes under way in a few lanes.
+pub(crate) const SETTLEMENTS_QUEUED_MAX: usize = 1024;
+/// Settlements in one transaction.
+pub(crate) const SETTLEMENTS_PER_WRITE_MAX: usize = 256;
 /// Setting up a connection to a push service, name resolution and TLS included, at most.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One request to a push service, at most.
@@ -81,11 +89,21 @@ pub(crate) const VAPID_AGE_MAX: Duration = Duration::from_hours(12);
 pub(crate) const VAPID_RENEW_BEFORE: Duration = Duration::from_hours(1);
 /// The connection to APNs or FCM is kept that long without a push.
 pub(crate) const SERVICE_IDLE_AGE_MAX: Duration = Duration::from_hours(1);
-/// Attempts at one wakeup before it becomes a dead letter.
-pub(crate) const ATTEMPTS_MAX: u32 = 12;
-/// Between attempts at one wakeup.
-pub(crate) const ATTEMPT_BACKOFF: Backoff =
-    Backoff { base: Duration::from_secs(10), cap: Duration::from_mins(30) };
+/// Attempts at one wakeup before it becomes a dead letter, and the time between them.
+pub(crate) const PUSH_ATTEMPTS: Attempts = Attempts {
+    max: 12,
+    wait_min: Duration::ZERO,
+    backoff: Backoff { base: Duration::from_secs(10), cap: Duration::from_mins(30) },
+};
+/// Google asks for 10 s before the first repetition, and to give up within an hour.
+pub(crate) const FCM_ATTEMPTS: Attempts = Attempts {
+    max: 9,
+    wait_min: Duration::from_secs(10),
+    backoff: Backoff { base: Duration::from_secs(10), cap: Duration::from_mins(15) },
+};
+/// Before a wakeup whose credential was refused is claimed again; the breaker may hold it for longer.
+pub(crate) const CREDENTIAL_WAIT: Backoff =
+    Backoff { base: Duration::from_mins(1), cap: Duration::from_mins(1) };
 /// The longest wait that a push service may ask for.
 pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 /// Between attempts at a store that is away.
@@ -99,6 +117,12 @@ pub(crate) const DEAD_LETTER_AGE_MAX: Duration = Duration::from_hours(14 * 24);
 pub(crate) const PURGE_INTERVAL: Duration = Duration::from_hours(1);
 /// Dead letters deleted in one transaction.
 pub(crate) const PURGE_ROWS_MAX: usize = 1000;
+/// A wakeup that is not urgent leaves at most so much later.
+pub(crate) const LOW_JITTER_MAX: Duration = Duration::from_mins(2);
+/// Between two background pushes to one iOS device.
+pub(crate) const BACKGROUND_INTERVAL_MIN: Duration = Duration::from_mins(20);
+/// So close to a quarter hour nothing is sent by FCM that can wait.
+pub(crate) const QUARTER_HOUR_GUARD: Duration = Duration::from_mins(2);
 /// Longest push endpoint accepted, bytes.
 pub const ENDPOINT_BYTES_MAX: usize = 2048;
 /// Idle connections kept to one push service, and for how long.

@@ -52,6 +52,11 @@ pub trait Pusher: Send + Sync + 'static {
     fn credential(&self) -> CredentialState {
         CredentialState::default()
     }
+
+    /// What those who are to be pushed to have to know: the public half of the credential.
+    fn public_key(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Which credential a pusher uses, without showing it.
@@ -61,6 +66,21 @@ pub struct CredentialState {
     pub generation: u64,
     /// Since when it is in use; `None` where there is no credential.
     pub since: Option<UnixMillis>,
+}
+
+impl PushOutcome {
+    /// For metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::RetryAfter(_) => "retry_after",
+            Self::Unavailable(_) => "unavailable",
+            Self::CredentialRefused(_) => "credential_refused",
+            Self::Deferred(_) => "deferred",
+            Self::TokenInvalid { .. } => "token_invalid",
+            Self::Rejected(_) => "rejected",
+        }
+    }
 }
 
 impl PushToken {

@@ -15,8 +15,8 @@ pub(crate) struct Relay {
     pub(crate) clock: Arc<dyn Clock>,
     /// Rung by the committer.
     pub(crate) committed: Signal,
-    /// Rings the dispatcher. It is rung after every turn: a closing session makes wakeups due as well.
-    pub(crate) due: Signal,
+    /// Each rings a dispatcher, after every turn: a closing session makes wakeups due as well.
+    pub(crate) due: Vec<Signal>,
 }
 
 impl Relay {
@@ -26,7 +26,7 @@ impl Relay {
             let wait = match self.turn().await {
                 Ok(full) => {
                     failures = 0;
-                    self.due.ring();
+                    self.due.iter().for_each(Signal::ring);
                     if full { RELAY_PAUSE } else { RELAY_INTERVAL }
                 }
                 Err(error) => {

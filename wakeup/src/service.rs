@@ -1,47 +1,105 @@
-//! The three loops of this crate, started together.
+//! The loops of this crate, started together, and what may be asked of them.
 
 use std::sync::Arc;
 
 use sotto_keyring::Keyring;
-use sotto_model::Clock;
+use sotto_model::{Clock, Urgency};
 use sotto_storage::outbox::Outbox;
+use sotto_storage::push_registry::{Lane, PushRegistration};
+use sotto_storage::wakeup_quota::WakeupQuota;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::delivery::Delivery;
 use crate::dispatcher::Dispatcher;
 use crate::housekeeping::Housekeeping;
-use crate::pusher::Pusher;
+use crate::push_service::{Gate, PushService, ServiceHealth};
+use crate::pusher::{PushOutcome, Wakeup};
 use crate::relay::Relay;
+use crate::settler::Settlements;
 use crate::signal::Signal;
-use crate::token_vault::TokenVault;
+use crate::token_vault::{OpenTokenError, TokenVault};
 
 /// What waking devices needs.
 pub struct WakeupService {
     pub outbox: Arc<dyn Outbox>,
     pub keyring: Keyring,
-    pub pusher: Arc<dyn Pusher>,
+    pub services: Vec<PushService>,
+    /// Of each tenant.
+    pub quota: WakeupQuota,
     pub clock: Arc<dyn Clock>,
 }
 
+/// The loops while they run.
+pub struct Wakeups {
+    committed: Signal,
+    gates: Vec<Arc<Gate>>,
+    tokens: TokenVault,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TestPushError {
+    #[error("push by {0} is not configured on this node")]
+    NotConfigured(Lane),
+    #[error(transparent)]
+    Token(#[from] OpenTokenError),
+}
+
 impl WakeupService {
-    /// Runs until `stop`; pushes under way are finished and settled. Ring the signal when messages with
-    /// outbox rows have been committed, or a session has ended behind: otherwise devices wait for the
-    /// next look, a second later at most.
-    pub fn start(self, tasks: &TaskTracker, stop: &CancellationToken) -> Signal {
+    /// Runs until `stop`; pushes under way are finished and settled.
+    pub fn start(self, tasks: &TaskTracker, stop: &CancellationToken) -> Wakeups {
+        let Self { outbox, keyring, services, quota, clock } = self;
+        outbox.set_wakeup_quota(quota);
         let committed = Signal::default();
-        let due = Signal::default();
-        let relay = Relay {
-            outbox: self.outbox.clone(),
-            clock: self.clock.clone(),
-            committed: committed.clone(),
-            due: due.clone(),
-        };
+        let tokens = TokenVault::new(keyring, clock.clone());
+        let settlements = Settlements::start(outbox.clone(), clock.clone(), tasks, stop.clone());
+        let mut due = Vec::with_capacity(services.len());
+        let mut gates = Vec::with_capacity(services.len());
+        for service in services {
+            let gate = Arc::new(Gate::new(service));
+            let delivery = Arc::new(Delivery {
+                gate: gate.clone(),
+                outbox: outbox.clone(),
+                tokens: tokens.clone(),
+                clock: clock.clone(),
+                settlements: settlements.clone(),
+            });
+            let lane_due = Signal::default();
+            due.push(lane_due.clone());
+            let dispatcher = Dispatcher::new(delivery, gate.clone(), outbox.clone(), clock.clone(), lane_due);
+            tasks.spawn(dispatcher.run(tasks.clone(), stop.clone()));
+            gates.push(gate);
+        }
+        let relay = Relay { outbox: outbox.clone(), clock: clock.clone(), committed: committed.clone(), due };
         tasks.spawn(relay.run(stop.clone()));
-        let housekeeping = Housekeeping { outbox: self.outbox.clone(), clock: self.clock.clone() };
+        let housekeeping = Housekeeping { outbox, clock, gates: gates.clone() };
         tasks.spawn(housekeeping.run(stop.clone()));
-        let tokens = TokenVault::new(self.keyring, self.clock.clone());
-        let dispatcher = Dispatcher::new(self.outbox, tokens, self.pusher, self.clock, due);
-        tasks.spawn(dispatcher.run(tasks.clone(), stop.clone()));
-        committed
+        Wakeups { committed, gates, tokens }
+    }
+}
+
+impl Wakeups {
+    /// To be rung when messages with outbox rows have been committed, or a session has ended behind: otherwise
+    /// devices wait for the next look, a second later at most.
+    pub fn committed(&self) -> Signal {
+        self.committed.clone()
+    }
+
+    pub fn health(&self) -> Vec<ServiceHealth> {
+        self.gates.iter().map(|gate| gate.health()).collect()
+    }
+
+    /// One push, whether the device sleeps or not. It settles nothing.
+    pub async fn test(
+        &self,
+        registration: &PushRegistration,
+        urgency: Urgency,
+    ) -> Result<PushOutcome, TestPushError> {
+        let lane = Lane { platform: registration.platform, app: registration.app.clone() };
+        let gate = self.gates.iter().find(|gate| gate.lane == lane);
+        let gate = gate.ok_or(TestPushError::NotConfigured(lane))?;
+        let PushRegistration { tenant, device, platform, sealed_token, .. } = registration;
+        let token = self.tokens.open(*tenant, *device, sealed_token).await?;
+        Ok(gate.pusher().push(Wakeup { token, platform: *platform, urgency }).await)
     }
 }

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use sotto_keyring::{Keyring, SecretError, SecretPurpose};
 use sotto_model::{Clock, DeviceId, TenantId};
-use sotto_storage::outbox::ClaimedWakeup;
-use sotto_storage::push_registry::{Platform, PushRegistration};
+use sotto_storage::push_registry::PushRegistration;
 
-use crate::endpoint::Endpoint;
 use crate::limits::OPEN_TOKEN_TIMEOUT;
 use crate::pusher::PushToken;
+use crate::target::Target;
 
 #[derive(Clone)]
 pub struct TokenVault {
@@ -18,7 +17,7 @@ pub struct TokenVault {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum OpenTokenError {
+pub enum OpenTokenError {
     /// The key cannot be had at the moment.
     #[error("key of the push token is unavailable")]
     KeyUnavailable,
@@ -32,20 +31,20 @@ impl TokenVault {
         Self { keyring, clock }
     }
 
-    /// What is stored of a device's endpoint.
+    /// What is stored of where a device is to be woken.
     pub async fn registration(
         &self,
         tenant: TenantId,
         device: DeviceId,
-        endpoint: &Endpoint,
+        target: &Target,
     ) -> Result<PushRegistration, SecretError> {
-        let token = endpoint.reveal().as_bytes();
+        let token = target.reveal().as_bytes();
         let now = self.clock.now();
         Ok(PushRegistration {
             tenant,
             device,
-            platform: Platform::UnifiedPush,
-            app: "".into(),
+            platform: target.lane().platform,
+            app: target.lane().app.clone(),
             sealed_token: self
                 .keyring
                 .seal_secret(tenant, SecretPurpose::PushToken, device.0, token, now)
@@ -55,14 +54,14 @@ impl TokenVault {
         })
     }
 
-    pub(crate) async fn open(&self, wakeup: &ClaimedWakeup) -> Result<PushToken, OpenTokenError> {
-        let opening = self.keyring.open_secret(
-            wakeup.tenant,
-            SecretPurpose::PushToken,
-            wakeup.device.0,
-            &wakeup.sealed_token,
-            self.clock.now(),
-        );
+    pub(crate) async fn open(
+        &self,
+        tenant: TenantId,
+        device: DeviceId,
+        sealed: &[u8],
+    ) -> Result<PushToken, OpenTokenError> {
+        let purpose = SecretPurpose::PushToken;
+        let opening = self.keyring.open_secret(tenant, purpose, device.0, sealed, self.clock.now());
         match tokio::time::timeout(OPEN_TOKEN_TIMEOUT, opening).await {
             Ok(Ok(token)) => {
                 let token = std::str::from_utf8(&token).map_err(|_| OpenTokenError::Unreadable)?;

@@ -98,4 +98,8 @@ impl Pusher for WebPush {
     fn credential(&self) -> CredentialState {
         self.credential.state()
     }
+
+    fn public_key(&self) -> Option<String> {
+        Some(self.application_server_key())
+    }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use sotto_auth::Policy;
 use sotto_keyring::{Keyring, KeyringLimits, LocalKms, PlainKey, SealError};
 use sotto_model::{
@@ -13,10 +14,13 @@ use sotto_sqlite::SqliteStore;
 use sotto_storage::directory::{Conversation, Directory, StoredPassword, Tenant, User};
 use sotto_storage::message_log::{Append, MessageLog, RetainChange};
 use sotto_storage::outbox::Outbox;
-use sotto_storage::push_registry::PushRegistry;
+use sotto_storage::push_registry::{Lane, Platform, PushRegistry};
 use sotto_storage::session_store::{OpenSession, OpenedSession, SessionOp, SessionReply};
+use sotto_storage::wakeup_quota::WakeupQuota;
 use sotto_storage::{CommitSink, Committed, Committer, SessionWriter, StoreError};
-use sotto_wakeup::{Endpoint, Pusher, Signal, TokenVault, UnifiedPush, WakeupService};
+use sotto_wakeup::{
+    AddressGuard, PushService, Pusher, Signal, Target, TargetRequest, TokenVault, UnifiedPush, WakeupService,
+};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,12 +28,15 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::clock::ManualClock;
-use super::push_service::PushService;
+use super::push_service::PushService as Emulator;
 
 pub(crate) const TENANT: TenantId = TenantId(Uuid::from_u128(1));
 const ALICE: UserId = UserId(Uuid::from_u128(2));
 const BOB: UserId = UserId(Uuid::from_u128(3));
 const CONVERSATION: ConversationId = ConversationId(Uuid::from_u128(4));
+
+/// This machine, which is no public address.
+const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 
 pub(crate) struct House {
     pub(crate) store: Arc<SqliteStore>,
@@ -116,16 +123,18 @@ impl House {
     }
 
     pub(crate) async fn register(&self, endpoint: &str) {
-        let endpoint = Endpoint::parse(endpoint).expect("an endpoint");
-        let registration =
-            self.vault().registration(TENANT, self.phone, &endpoint).await.expect("a sealed token");
+        let request =
+            TargetRequest { platform: "unified_push", app: None, token: None, endpoint: Some(endpoint) };
+        let target = Target::parse(request, &[lane()], &AddressGuard::new(LOOPBACK.map(network)));
+        let target = target.expect("an endpoint");
+        let registration = self.vault().registration(TENANT, self.phone, &target).await;
+        let registration = registration.expect("a sealed token");
         self.store.register(&registration).await.expect("registered");
     }
 
     /// A pusher that trusts the service's authority and may reach this machine.
-    pub(crate) fn pusher(&self, service: &PushService) -> Arc<dyn Pusher> {
-        let loopback = ["127.0.0.0/8", "::1/128"].map(|network| network.parse().expect("a network"));
-        let pusher = UnifiedPush::new(self.clock.clone(), loopback, Some(service.root_pem()));
+    pub(crate) fn pusher(&self, service: &Emulator) -> Arc<dyn Pusher> {
+        let pusher = UnifiedPush::new(self.clock.clone(), LOOPBACK.map(network), Some(service.root_pem()));
         Arc::new(pusher.expect("a client"))
     }
 
@@ -134,9 +143,14 @@ impl House {
     }
 
     pub(crate) fn start_with(&mut self, outbox: Arc<dyn Outbox>, pusher: Arc<dyn Pusher>) {
-        let service =
-            WakeupService { outbox, keyring: self.keyring.clone(), pusher, clock: self.clock.clone() };
-        *self.fanout.ring.lock() = service.start(&self.tasks, &self.stop);
+        let service = WakeupService {
+            outbox,
+            keyring: self.keyring.clone(),
+            services: vec![PushService { lane: lane(), pusher }],
+            quota: WakeupQuota::default(),
+            clock: self.clock.clone(),
+        };
+        *self.fanout.ring.lock() = service.start(&self.tasks, &self.stop).committed();
     }
 
     pub(crate) async fn connect(&self) -> OpenedSession {
@@ -228,6 +242,14 @@ impl House {
             will: None,
         }
     }
+}
+
+fn network(text: &str) -> IpNet {
+    text.parse().expect("a network")
+}
+
+fn lane() -> Lane {
+    Lane { platform: Platform::UnifiedPush, app: "".into() }
 }
 
 async fn populate(store: &SqliteStore, now: UnixMillis) -> DeviceId {
