@@ -16,7 +16,6 @@ use sotto_sqlite::SqliteStore;
 use sotto_sqlite::limits::CHECKPOINT_EVERY;
 use sotto_storage::Store;
 use sotto_storage::restoration::{Restoration, Restored};
-use sotto_wakeup::UnifiedPush;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -34,6 +33,7 @@ use crate::node::{Node, Parts};
 use crate::open_files::OpenFiles;
 use crate::operations::Operations;
 use crate::private::{self, Private};
+use crate::push_services::PushServices;
 use crate::tls::{LiveTls, TicketRoot, TlsFiles};
 use crate::{certificates, metrics as own_metrics};
 
@@ -144,12 +144,7 @@ impl App {
             .await
             .with_context(|| format!("listen on {} (private)", config.private))?;
         let token = admin_token(&data).context("make the administration's token")?;
-        let pusher = UnifiedPush::new(
-            clock.clone(),
-            config.push.allow_networks.iter().copied(),
-            config.push.extra_ca.as_deref(),
-        )
-        .context("set up push")?;
+        let push = PushServices::open(&config.push, &clock)?;
 
         let backend = once_there(async || Backend::open(&data, config.database_url.as_deref()).await).await?;
         if let Some(restored) = backend.take_up_copy(clock.unix_now()).await? {
@@ -167,8 +162,7 @@ impl App {
             store: store.clone(),
             keyring,
             clock: clock.clone(),
-            guard: pusher.guard().clone(),
-            pusher: Arc::new(pusher),
+            push,
             limits: config.limits,
             admission: admission_limits(&config, workers),
             retention: config.retention,

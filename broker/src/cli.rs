@@ -3,24 +3,27 @@
 #![expect(clippy::disallowed_macros, reason = "it is a command line: it prints")]
 
 use std::io::Read;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use serde_json::Value;
-use sotto_model::{AclAction, AclEffect, AclRuleId, Clock, ConversationId};
-use sotto_wakeup::AddressGuard;
+use sotto_model::{AclAction, AclEffect, AclRuleId, Clock, ConversationId, DeviceId};
+use sotto_storage::push_registry::Platform;
+use sotto_wakeup::PushOutcome;
 use tokio::signal::unix::{Signal, SignalKind};
 use tokio::sync::Notify;
+use zeroize::Zeroizing;
 
 use crate::app::{App, Backend, install_metrics, open_keyring, read_token};
 use crate::clock::SystemClock;
 use crate::config::{Config, Flags, ServeFlags};
 use crate::data_dir::{DataDir, DataDirError};
-use crate::operation::Operation;
+use crate::operation::{NewTarget, Operation};
 use crate::operations::Operations;
+use crate::registrar::Registrar;
 use crate::store_command::StoreCommand;
 use crate::{demo, logging};
 
@@ -59,7 +62,10 @@ enum Commands {
     /// Members of a conversation
     #[command(subcommand)]
     Member(MemberCommand),
-    /// Push registrations of devices
+    /// Devices of a user
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Waking sleeping devices
     #[command(subcommand)]
     Push(PushCommand),
     /// Access rules of a tenant, for topics outside conversations and inboxes
@@ -198,6 +204,30 @@ enum MemberCommand {
         conversation: ConversationId,
         user: String,
     },
+    /// Whether the conversation wakes the user's devices urgently
+    Mute {
+        #[arg(long)]
+        tenant: String,
+        #[arg(long)]
+        conversation: ConversationId,
+        user: String,
+        mute: OnOff,
+    },
+}
+
+#[derive(Subcommand)]
+enum DeviceCommand {
+    List {
+        #[arg(long)]
+        tenant: String,
+        #[arg(long)]
+        user: String,
+    },
+    /// With its session and its push registration
+    Remove {
+        #[command(flatten)]
+        of: DeviceOf,
+    },
 }
 
 #[derive(clap::Args)]
@@ -212,12 +242,18 @@ struct DeviceOf {
 
 #[derive(Subcommand)]
 enum PushCommand {
-    /// Register a UnifiedPush endpoint for a device
+    /// Say how a device is to be woken, in the place of what it had
     Register {
         #[command(flatten)]
         of: DeviceOf,
-        #[arg(long, value_name = "URL")]
-        endpoint: String,
+        /// apns, fcm, web_push or unified_push
+        #[arg(long, default_value_t = Platform::UnifiedPush.as_str().to_owned())]
+        platform: String,
+        /// APNs topic or FCM project, where several are configured
+        #[arg(long)]
+        app: Option<String>,
+        #[command(flatten)]
+        target: TargetFlags,
     },
     Unregister {
         #[command(flatten)]
@@ -227,8 +263,45 @@ enum PushCommand {
         #[arg(long)]
         tenant: String,
     },
+    /// Every way to a push service: whether it works, and how many wakeups wait
+    Status,
+    /// Wake a device, whether it sleeps or not, and say what its push service answered
+    Test {
+        #[command(flatten)]
+        of: DeviceOf,
+        /// As for a muted conversation
+        #[arg(long)]
+        low: bool,
+    },
     /// Wakeups that were given up
-    DeadLetters,
+    DeadLetters {
+        #[command(subcommand)]
+        command: Option<DeadLettersCommand>,
+    },
+}
+
+#[derive(Subcommand)]
+enum DeadLettersCommand {
+    /// Try them again, where the device still sleeps
+    Replay {
+        /// Those of one tenant
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Those of one device of it
+        #[arg(long, requires = "tenant", value_name = "ID")]
+        device: Option<DeviceId>,
+    },
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct TargetFlags {
+    /// Where a browser or a UnifiedPush distributor is reached
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+    /// File that holds the token of APNs or FCM; `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -298,8 +371,12 @@ impl Cli {
                 Ok(())
             }
             Some(command) => {
+                let is_test = matches!(command, Commands::Push(PushCommand::Test { .. }));
                 let answer = administer(&flags, operation(command)?).await?;
                 print_answer(&answer, json);
+                if is_test && answer["outcome"] != PushOutcome::Delivered.as_str() {
+                    bail!("the push was not delivered");
+                }
                 Ok(())
             }
         }
@@ -446,14 +523,35 @@ fn operation(command: Commands) -> Result<Operation> {
         Commands::Member(MemberCommand::Remove { tenant, conversation, user }) => {
             Operation::MemberRemove { tenant, conversation, user }
         }
-        Commands::Push(PushCommand::Register { of, endpoint }) => {
-            Operation::PushRegister { tenant: of.tenant, user: of.user, device: of.device, endpoint }
+        Commands::Member(MemberCommand::Mute { tenant, conversation, user, mute }) => {
+            Operation::MemberMute { tenant, conversation, user, muted: mute == OnOff::On }
+        }
+        Commands::Device(DeviceCommand::List { tenant, user }) => Operation::DeviceList { tenant, user },
+        Commands::Device(DeviceCommand::Remove { of }) => {
+            Operation::DeviceRemove { tenant: of.tenant, user: of.user, device: of.device }
+        }
+        Commands::Push(PushCommand::Register { of, platform, app, target }) => {
+            let token = target.token_file.as_deref().map(|file| read_secret("token", file)).transpose()?;
+            let target = NewTarget {
+                platform,
+                app,
+                token: token.map(Zeroizing::new),
+                endpoint: target.endpoint.map(Zeroizing::new),
+            };
+            Operation::PushRegister { tenant: of.tenant, user: of.user, device: of.device, target }
         }
         Commands::Push(PushCommand::Unregister { of }) => {
             Operation::PushUnregister { tenant: of.tenant, user: of.user, device: of.device }
         }
         Commands::Push(PushCommand::List { tenant }) => Operation::PushList { tenant },
-        Commands::Push(PushCommand::DeadLetters) => Operation::PushDeadLetters {},
+        Commands::Push(PushCommand::Status) => Operation::PushStatus {},
+        Commands::Push(PushCommand::Test { of, low }) => {
+            Operation::PushTest { tenant: of.tenant, user: of.user, device: of.device, low }
+        }
+        Commands::Push(PushCommand::DeadLetters { command: None }) => Operation::PushDeadLetters {},
+        Commands::Push(PushCommand::DeadLetters {
+            command: Some(DeadLettersCommand::Replay { tenant, device }),
+        }) => Operation::PushReplay { tenant, device },
         Commands::Acl(AclCommand::List { tenant }) => Operation::AclList { tenant },
         Commands::Acl(AclCommand::Add { tenant, effect, action, filter, position }) => {
             Operation::AclAdd { tenant, effect, action, filter, position }
@@ -465,16 +563,21 @@ fn operation(command: Commands) -> Result<Operation> {
 
 impl PasswordSource {
     fn read(&self) -> Result<String> {
-        let mut text = String::new();
-        if self.password_file.as_os_str() == "-" {
-            std::io::stdin().read_to_string(&mut text).context("read the password from standard input")?;
-        } else {
-            let shown = self.password_file.display();
-            text = std::fs::read_to_string(&self.password_file)
-                .with_context(|| format!("read password file {shown}"))?;
-        }
-        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+        read_secret("password", &self.password_file)
     }
+}
+
+fn read_secret(what: &'static str, file: &Path) -> Result<String> {
+    let mut text = String::new();
+    if file.as_os_str() == "-" {
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .with_context(|| format!("read the {what} from standard input"))?;
+    } else {
+        let shown = file.display();
+        text = std::fs::read_to_string(file).with_context(|| format!("read {what} file {shown}"))?;
+    }
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// Through the running broker, or on the store where none runs.
@@ -496,13 +599,14 @@ async fn administer(flags: &Flags, operation: Operation) -> Result<Value> {
             backend.take_up_copy(clock.unix_now()).await?;
             let store = backend.store();
             let keyring = open_keyring(&data, store.clone(), &clock).await?;
-            let guard = AddressGuard::new(config.push.allow_networks.iter().copied());
+            let reach = config.push.reach();
+            let registrar = Arc::new(Registrar::new(store.clone(), keyring, clock.clone(), reach));
             let configured_rules = config.acl.into();
             let operations = Operations {
                 store,
-                keyring,
                 clock,
-                guard,
+                registrar,
+                wakeups: OnceLock::new(),
                 configured_rules,
                 retention: config.retention,
                 retention_changed: Arc::new(Notify::new()),

@@ -26,7 +26,7 @@ use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf};
 use sotto_mqtt::packet::{Connect, Packet, Publish, Subscribe, SubscribeFilters, Version};
 use sotto_sqlite::SqliteStore;
 use sotto_storage::retention::RetentionPolicy;
-use sotto_wakeup::{AddressGuard, PushOutcome, Pusher, Wakeup};
+use sotto_wakeup::{PushOutcome, Pusher, Wakeup};
 use zeroize::Zeroizing;
 
 use crate::admission::{AddressLimits, AdmissionLimits, FailedLoginLimits};
@@ -35,6 +35,7 @@ use crate::connection::Connection;
 use crate::cpu_use::cpu_used;
 use crate::listener_name::ListenerName;
 use crate::node::{Node, Parts};
+use crate::push_services::PushServices;
 use crate::socket::Socket;
 use crate::socket::pipe::Pipe;
 use crate::tls::{ClientCertificate, LiveTls, RecordLayer, TicketRoot, TlsFiles};
@@ -139,8 +140,7 @@ impl House {
             store,
             keyring,
             clock,
-            pusher: Arc::new(Nobody),
-            guard: AddressGuard::new([]),
+            push: PushServices::through(Arc::new(Nobody)),
             limits: ClientLimits { sessions_per_tenant_max: sessions, ..ClientLimits::DEFAULT },
             admission: AdmissionLimits {
                 connections_max: sessions,

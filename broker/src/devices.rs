@@ -27,6 +27,10 @@ impl Devices {
         }
     }
 
+    pub(crate) fn forget(&self, tenant: TenantId, user: UserId, name: &str) {
+        self.ids.remove(&(tenant, user, name.into()));
+    }
+
     pub(crate) async fn ensure(
         &self,
         tenant: TenantId,

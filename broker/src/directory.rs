@@ -92,6 +92,24 @@ impl LiveDirectory {
         }
     }
 
+    /// Ends its session. It has been removed from the store.
+    pub(crate) fn remove_device(&self, tenant: TenantId, user: UserId, name: &str) {
+        self.devices.forget(tenant, user, name);
+        let mut gone: Vec<Arc<SessionEntry>> = Vec::new();
+        self.registry.for_each(|entry| {
+            let principal = &entry.principal;
+            // A stored session that nobody has taken up is known by its Client Identifier alone: user/device.
+            let client_id = principal.client_id.as_str().rsplit_once('/');
+            if principal.tenant == tenant
+                && principal.user == user
+                && client_id.is_some_and(|(_, device)| device == name)
+            {
+                gone.push(entry.clone());
+            }
+        });
+        self.registry.revoke(&gone);
+    }
+
     fn end_sessions_of_the_gone(&self, snapshot: &DirectorySnapshot) {
         let users: HashSet<(TenantId, UserId)> =
             snapshot.users.iter().map(|user| (user.tenant, user.id)).collect();

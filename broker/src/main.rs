@@ -18,6 +18,7 @@ mod deadlines;
 mod demo;
 #[cfg(test)]
 mod density;
+mod device_request;
 mod devices;
 mod directory;
 mod drain;
@@ -35,8 +36,10 @@ mod password_queue;
 mod private;
 mod proxy_protocol;
 mod publishing;
+mod push_services;
 mod reading;
 mod record;
+mod registrar;
 mod registry;
 mod retained_topics;
 mod retention;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use sotto_model::QoS;
 use sotto_mqtt::reason::ReasonCode;
 
@@ -21,9 +21,16 @@ pub(crate) enum Drop {
     NotPermitted,
 }
 
+/// From what nobody notices to what somebody complains of; a wakeup that is not urgent takes minutes.
+const HANDOVER_BUCKETS_SECONDS: [f64; 13] =
+    [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0, 3600.0];
+
 /// Installs the recorder; the private listener renders it.
 pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
-    let handle = PrometheusBuilder::new().install_recorder()?;
+    let handover = Matcher::Full("sotto_wakeup_handover_seconds".to_owned());
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(handover, &HANDOVER_BUCKETS_SECONDS)?
+        .install_recorder()?;
     describe();
     Ok(handle)
 }
@@ -177,7 +184,18 @@ fn describe() {
     describe_gauge!("sotto_outbox_rows", "Messages whose wakeups have not been worked out.");
     describe_gauge!("sotto_outbox_oldest_seconds", Unit::Seconds, "Age of the oldest outbox row.");
     describe_counter!("sotto_wakeups_total", "Wakeups, by platform and outcome.");
-    describe_histogram!("sotto_wakeup_handover_seconds", Unit::Seconds, "From due to handed over.");
+    describe_histogram!(
+        "sotto_wakeup_handover_seconds",
+        Unit::Seconds,
+        "From a message's commit to its wakeup's hand-over, by urgency."
+    );
+    describe_gauge!("sotto_wakeups_outstanding", "Wakeups in the store, by push service, app and state.");
+    describe_gauge!("sotto_wakeups_unserved", "Wakeups for push services that this node does not have.");
+    describe_gauge!(
+        "sotto_push_breaker",
+        "0: pushes go; 1: one is tried; 2: the push service is left alone."
+    );
+    describe_counter!("sotto_push_faults_total", "Pushes rejected for good, by platform and fault.");
     describe_gauge!("sotto_dead_letters", "Wakeups given up.");
     describe_counter!("sotto_audit_lost_total", "Audit rows of refusals that found no room.");
 }

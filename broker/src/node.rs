@@ -1,7 +1,7 @@
 //! A broker but for its sockets and files: the parts that stand between a store and connections, and in which
 //! order they start and stop.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -14,7 +14,7 @@ use sotto_storage::committer::Committer;
 use sotto_storage::retention::RetentionPolicy;
 use sotto_storage::session_writer::SessionWriter;
 use sotto_storage::tail::Tail;
-use sotto_wakeup::{AddressGuard, Pusher, WakeupService};
+use sotto_wakeup::WakeupService;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,6 +33,8 @@ use crate::drain::{Departure, Drain, DrainPlan};
 use crate::log_starts::LogStarts;
 use crate::operations::Operations;
 use crate::password_queue::PasswordQueue;
+use crate::push_services::PushServices;
+use crate::registrar::Registrar;
 use crate::registry::Registry;
 use crate::retained_topics::RetainedTopics;
 use crate::retention::retain;
@@ -61,9 +63,7 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) keyring: Keyring,
     pub(crate) clock: Arc<SystemClock>,
-    pub(crate) pusher: Arc<dyn Pusher>,
-    /// Where push endpoints may lead.
-    pub(crate) guard: AddressGuard,
+    pub(crate) push: PushServices,
     pub(crate) limits: ClientLimits,
     pub(crate) admission: AdmissionLimits,
     pub(crate) retention: RetentionPolicy,
@@ -93,7 +93,8 @@ impl Node {
         parts: Parts,
         prepare: impl AsyncFnOnce(&Operations) -> Result<Option<TenantId>>,
     ) -> Result<Self> {
-        let Parts { store, keyring, clock, pusher, guard, limits, retention, configured_rules, .. } = parts;
+        let Parts { store, keyring, clock, push, limits, retention, configured_rules, .. } = parts;
+        let PushServices { services, reach, quota } = push;
         let stopping = CancellationToken::new();
         let stop = CancellationToken::new();
         let abandon = CancellationToken::new();
@@ -113,11 +114,12 @@ impl Node {
             changed: Notify::new(),
         });
         let retention_changed = Arc::new(Notify::new());
+        let registrar = Arc::new(Registrar::new(store.clone(), keyring.clone(), clock.clone(), reach));
         let operations = Arc::new(Operations {
             store: store.clone(),
-            keyring: keyring.clone(),
             clock: clock.clone(),
-            guard,
+            registrar: registrar.clone(),
+            wakeups: OnceLock::new(),
             configured_rules,
             retention,
             live: Some(directory.clone()),
@@ -127,8 +129,13 @@ impl Node {
         let revision = once_there(async || directory.load().await.context("load the directory")).await?;
 
         // The log's claim comes before anything that a second broker on the same database would spoil.
-        let relay =
-            WakeupService { outbox: store.clone(), keyring: keyring.clone(), pusher, clock: clock.clone() };
+        let wakeups = WakeupService {
+            outbox: store.clone(),
+            keyring: keyring.clone(),
+            services,
+            quota,
+            clock: clock.clone(),
+        };
         let heads = once_there(async || store.heads().await.context("read the log's heads")).await?;
         let starts = LogStarts::default();
         starts.replace(
@@ -148,7 +155,9 @@ impl Node {
                 .context("claim the log")
         })
         .await?;
-        commits.wakes_by(relay.start(&tasks, &stop));
+        let wakeups = wakeups.start(&tasks, &stop);
+        commits.wakes_by(wakeups.committed());
+        operations.wakeups.set(wakeups).ok().expect("set here alone");
 
         let recovered =
             once_there(async || store.recover(clock.unix_now()).await.context("recover sessions")).await?;
@@ -170,6 +179,7 @@ impl Node {
             router: router.clone(),
             registry,
             devices: directory.devices.clone(),
+            registrar,
             audit: Audit::start(store.clone(), &tasks, stop.clone()),
             admission: Arc::new(Admission::new(parts.admission)),
             passwords: PasswordQueue::new(parts.password_checks),

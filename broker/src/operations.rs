@@ -1,21 +1,22 @@
 //! Carrying out what operators ask for: names become ids, the store is changed, live sessions follow.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 use sotto_auth::{DeviceName, PasswordError, PasswordHash, ScramCredentials, TenantName, UserName};
-use sotto_keyring::Keyring;
 use sotto_model::{
-    AclFilter, AclFilterError, AclRule, AclRuleId, Clock, ConversationId, TenantId, TopicPolicy, UserId,
+    AclFilter, AclFilterError, AclRule, AclRuleId, Clock, ConversationId, DeviceId, TenantId, TopicPolicy,
+    Urgency, UserId,
 };
 use sotto_storage::Store;
 use sotto_storage::directory::{
     Conversation, Device, DirectoryError, DirectorySnapshot, StoredPassword, Tenant, TenantAclRule, User,
 };
 use sotto_storage::error::StoreError;
-use sotto_storage::push_registry::Platform;
+use sotto_storage::outbox::{DeadLetterSelector, Replayed};
+use sotto_storage::push_registry::Lane;
 use sotto_storage::retention::{RetentionLimits, RetentionPolicy};
-use sotto_wakeup::{AddressGuard, AddressRefused, Endpoint, EndpointError, TokenVault};
+use sotto_wakeup::{PushOutcome, TargetError, TargetRequest, TestPushError, Wakeups};
 use tokio::sync::Notify;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -24,7 +25,8 @@ use crate::clock::SystemClock;
 use crate::config::ConfiguredRule;
 use crate::directory::LiveDirectory;
 use crate::log_starts::LogStart;
-use crate::operation::Operation;
+use crate::operation::{NewTarget, Operation};
+use crate::registrar::{RegisterError, Registrar};
 
 /// Audit rows and dead letters in one answer.
 const ROWS_MAX: usize = 1000;
@@ -38,9 +40,11 @@ pub(crate) enum OperationError {
     #[error(transparent)]
     Password(#[from] PasswordError),
     #[error(transparent)]
-    Endpoint(#[from] EndpointError),
+    Target(#[from] TargetError),
+    #[error("a broker must run: it alone speaks to push services")]
+    NotRunning,
     #[error(transparent)]
-    Address(#[from] AddressRefused),
+    TestPush(#[from] TestPushError),
     #[error(transparent)]
     AclFilter(#[from] AclFilterError),
     #[error(transparent)]
@@ -57,10 +61,10 @@ pub(crate) enum OperationError {
 
 pub(crate) struct Operations {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) keyring: Keyring,
     pub(crate) clock: Arc<SystemClock>,
-    /// Where push endpoints may lead.
-    pub(crate) guard: AddressGuard,
+    pub(crate) registrar: Arc<Registrar>,
+    /// Once the broker wakes devices; never when the store is administered directly.
+    pub(crate) wakeups: OnceLock<Wakeups>,
     pub(crate) configured_rules: Arc<[ConfiguredRule]>,
     pub(crate) retention: RetentionPolicy,
     /// Rung when somebody's is changed.
@@ -143,7 +147,7 @@ impl Operations {
                 let name =
                     |id: UserId| directory.users.iter().find(|user| user.id == id).map(|user| &user.name);
                 Ok(rows
-                    .map(|row| json!({"user": name(row.user), "id": row.user, "since": row.since.0}))
+                    .map(|row| json!({"user": name(row.user), "id": row.user, "since": row.since.0, "muted": row.muted}))
                     .collect())
             }
             Operation::MemberRemove { tenant, conversation, user } => {
@@ -155,8 +159,30 @@ impl Operations {
                 }
                 Ok(json!({"conversation": conversation, "id": user}))
             }
-            Operation::PushRegister { tenant, user, device, endpoint } => {
-                self.register_push(&tenant, &user, &device, &endpoint).await
+            Operation::MemberMute { tenant, conversation, user, muted } => {
+                let (directory, tenant) = self.tenant(&tenant).await?;
+                let user = find_user(&directory, tenant, &user)?;
+                self.store.set_muted(tenant, conversation, user, muted, now).await?;
+                Ok(json!({"conversation": conversation, "id": user, "muted": muted}))
+            }
+            Operation::DeviceList { tenant, user } => {
+                let (directory, tenant) = self.tenant(&tenant).await?;
+                let user = find_user(&directory, tenant, &user)?;
+                let rows = directory.devices.iter().filter(|row| row.tenant == tenant && row.user == user);
+                Ok(rows.map(|row| json!({"device": row.name, "id": row.id})).collect())
+            }
+            Operation::DeviceRemove { tenant, user, device } => {
+                let (directory, tenant) = self.tenant(&tenant).await?;
+                let user = find_user(&directory, tenant, &user)?;
+                let id = find_device(&directory, tenant, user, &device)?.id;
+                self.store.remove_device(tenant, id, now).await?;
+                if let Some(live) = &self.live {
+                    live.remove_device(tenant, user, &device);
+                }
+                Ok(json!({"id": id}))
+            }
+            Operation::PushRegister { tenant, user, device, target } => {
+                self.register_push(&tenant, &user, &device, &target).await
             }
             Operation::PushUnregister { tenant, user, device } => {
                 let (directory, tenant) = self.tenant(&tenant).await?;
@@ -171,8 +197,8 @@ impl Operations {
                 Ok(rows
                     .iter()
                     .map(|row| {
-                        let platform = row.platform.as_str();
-                        json!({"device": row.device, "platform": platform, "registered_at_ms": row.registered_at.0})
+                        json!({"device": row.device, "platform": row.platform.as_str(), "app": row.app,
+                               "registered_at_ms": row.registered_at.0})
                     })
                     .collect())
             }
@@ -181,10 +207,30 @@ impl Operations {
                 Ok(rows
                     .iter()
                     .map(|row| {
-                        json!({"tenant": row.tenant, "device": row.device, "attempts": row.attempts,
+                        json!({"tenant": row.tenant, "device": row.device, "platform": row.platform.as_str(),
+                               "app": row.app, "urgency": row.urgency.as_str(), "attempts": row.attempts,
                                "outcome": row.outcome, "died_at_ms": row.died_at.0})
                     })
                     .collect())
+            }
+            Operation::PushReplay { tenant, device } => self.replay(tenant, device).await,
+            Operation::PushStatus {} => self.push_status().await,
+            Operation::PushTest { tenant, user, device, low } => {
+                let (directory, tenant) = self.tenant(&tenant).await?;
+                let user = find_user(&directory, tenant, &user)?;
+                let device = find_device(&directory, tenant, user, &device)?.id;
+                let wakeups = self.wakeups.get().ok_or(OperationError::NotRunning)?;
+                let registrations = self.store.registrations(tenant).await?;
+                let registration = registrations.iter().find(|row| row.device == device);
+                let registration = registration.ok_or(OperationError::Missing("push registration"))?;
+                let urgency = if low { Urgency::Low } else { Urgency::High };
+                let outcome = wakeups.test(registration, urgency).await?;
+                let why = match outcome {
+                    PushOutcome::Rejected(why) | PushOutcome::CredentialRefused(why) => Some(why),
+                    _ => None,
+                };
+                Ok(json!({"device": device, "platform": registration.platform.as_str(),
+                          "outcome": outcome.as_str(), "why": why}))
             }
             Operation::AclAdd { tenant, effect, action, filter, position } => {
                 let (_, tenant) = self.tenant(&tenant).await?;
@@ -304,19 +350,91 @@ impl Operations {
         tenant: &str,
         user: &str,
         device: &str,
-        endpoint: &str,
+        target: &NewTarget,
     ) -> Result<Value, OperationError> {
-        let endpoint = Endpoint::parse(endpoint)?;
-        self.guard.check_literal(&endpoint)?;
+        let target = self.registrar.target(TargetRequest {
+            platform: &target.platform,
+            app: target.app.as_deref(),
+            token: target.token.as_ref().map(|token| token.as_str()),
+            endpoint: target.endpoint.as_ref().map(|endpoint| endpoint.as_str()),
+        })?;
         DeviceName::parse(device).map_err(|_| OperationError::Name("device"))?;
         let (directory, tenant) = self.tenant(tenant).await?;
         let user = find_user(&directory, tenant, user)?;
         let device = self.store.ensure_device(tenant, user, device, self.clock.unix_now()).await?;
-        let vault = TokenVault::new(self.keyring.clone(), self.clock.clone());
-        let registration =
-            vault.registration(tenant, device, &endpoint).await.map_err(|_| OperationError::Key)?;
-        self.store.register(&registration).await?;
-        Ok(json!({"device": device, "platform": Platform::UnifiedPush.as_str()}))
+        self.registrar.register(tenant, device, &target).await.map_err(|error| match error {
+            RegisterError::Key => OperationError::Key,
+            RegisterError::Directory(error) => error.into(),
+        })?;
+        let lane = target.lane();
+        Ok(json!({"device": device, "platform": lane.platform.as_str(), "app": lane.app}))
+    }
+
+    /// All dead letters, those of a tenant, or those of a device of it.
+    async fn replay(
+        &self,
+        tenant: Option<String>,
+        device: Option<DeviceId>,
+    ) -> Result<Value, OperationError> {
+        let selector = match (tenant, device) {
+            (None, None) => DeadLetterSelector::All,
+            (Some(name), None) => DeadLetterSelector::Tenant(self.tenant(&name).await?.1),
+            (Some(name), Some(device)) => DeadLetterSelector::Device(self.tenant(&name).await?.1, device),
+            (None, Some(_)) => return Err(OperationError::Missing("tenant")),
+        };
+        let mut replayed = Replayed::default();
+        // As many as there were when it began: those that die meanwhile stay.
+        let mut left = self.store.lag(self.clock.unix_now()).await?.dead_letters;
+        while left > 0 {
+            let turn = self.store.replay_dead_letters(selector, ROWS_MAX, self.clock.unix_now()).await?;
+            let taken = turn.due + turn.gone;
+            replayed.due += turn.due;
+            replayed.gone += turn.gone;
+            if taken == 0 {
+                break;
+            }
+            left = left.saturating_sub(taken);
+        }
+        if let Some(wakeups) = self.wakeups.get() {
+            wakeups.committed().ring();
+        }
+        Ok(json!({"due": replayed.due, "gone": replayed.gone}))
+    }
+
+    /// A row for every lane that is configured here or waits in the store.
+    async fn push_status(&self) -> Result<Value, OperationError> {
+        let lag = self.store.lag(self.clock.unix_now()).await?;
+        let health = self.wakeups.get().map(Wakeups::health).unwrap_or_default();
+        let mut lanes: Vec<Lane> = self.registrar.lanes().to_vec();
+        for waiting in &lag.lanes {
+            if !lanes.contains(&waiting.lane) {
+                lanes.push(waiting.lane.clone());
+            }
+        }
+        let rows: Vec<Value> = lanes
+            .iter()
+            .map(|lane| {
+                let health = health.iter().find(|health| health.lane == *lane);
+                let waiting = lag.lanes.iter().find(|waiting| waiting.lane == *lane);
+                let failure = health.and_then(|health| health.last_failure);
+                json!({
+                    "lane": lane.to_string(),
+                    "configured": self.registrar.lanes().contains(lane),
+                    "breaker": health.map(|health| health.breaker.as_str()),
+                    "delivered": health.map(|health| health.delivered),
+                    "due": waiting.map_or(0, |waiting| waiting.due),
+                    "waiting": waiting.map_or(0, |waiting| waiting.waiting),
+                    "leased": waiting.map_or(0, |waiting| waiting.leased),
+                    "sent": waiting.map_or(0, |waiting| waiting.sent),
+                    "oldest_due_ms": waiting.and_then(|waiting| waiting.oldest_due).map(|at| at.0),
+                    "credential_since_ms": health.and_then(|health| health.credential.since).map(|at| at.0),
+                    "public_key": health.and_then(|health| health.public_key.clone()),
+                    "last_failure": failure.map(|(why, _)| why),
+                    "last_failure_ms": failure.map(|(_, at)| at.0),
+                })
+            })
+            .collect();
+        Ok(Value::Array(rows))
     }
 
     async fn tenant(&self, name: &str) -> Result<(DirectorySnapshot, TenantId), OperationError> {

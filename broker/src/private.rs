@@ -14,9 +14,10 @@ use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sotto_model::{AclAction, AclEffect, AclRuleId, ConversationId};
+use sotto_model::{AclAction, AclEffect, AclRuleId, ConversationId, DeviceId};
 use sotto_storage::Store;
 use sotto_storage::directory::DirectoryError;
+use sotto_wakeup::TestPushError;
 use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -25,7 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::drain::{Departure, DrainPlan};
 use crate::metrics::flush_hot;
-use crate::operation::Operation;
+use crate::operation::{NewTarget, Operation};
 use crate::operations::{OperationError, Operations};
 use crate::tls::LiveTls;
 
@@ -68,7 +69,11 @@ fn app(private: Private) -> Router {
         .route("/tenants/{tenant}/users/{user}", delete(remove_user))
         .route("/tenants/{tenant}/users/{user}/password", put(set_password))
         .route("/tenants/{tenant}/users/{user}/devices/{device}/push", put(register).delete(unregister))
+        .route("/tenants/{tenant}/users/{user}/devices/{device}/push/test", post(test_push))
+        .route("/tenants/{tenant}/users/{user}/devices", get(devices))
+        .route("/tenants/{tenant}/users/{user}/devices/{device}", delete(remove_device))
         .route("/tenants/{tenant}/push", get(registrations))
+        .route("/push", get(push_status))
         .route("/tenants/{tenant}/conversations", get(conversations).post(add_conversation))
         .route("/tenants/{tenant}/conversations/{conversation}", delete(remove_conversation))
         .route("/tenants/{tenant}/conversations/{conversation}/members", get(members))
@@ -78,7 +83,12 @@ fn app(private: Private) -> Router {
         )
         .route("/tenants/{tenant}/acl", get(acl_rules).post(add_acl_rule))
         .route("/tenants/{tenant}/acl/{rule}", delete(remove_acl_rule))
+        .route(
+            "/tenants/{tenant}/conversations/{conversation}/members/{user}/muted",
+            put(mute).delete(unmute),
+        )
         .route("/dead-letters", get(dead_letters))
+        .route("/dead-letters/replay", post(replay))
         .route("/audit", get(audit))
         .route("/operations", post(any))
         .route("/tls/reload", post(reload_tls))
@@ -142,8 +152,8 @@ impl IntoResponse for OperationError {
         let status = match &self {
             Self::Name(_)
             | Self::Password(_)
-            | Self::Endpoint(_)
-            | Self::Address(_)
+            | Self::Target(_)
+            | Self::TestPush(TestPushError::NotConfigured(_))
             | Self::AclFilter(_)
             | Self::RetentionTooShort { .. } => StatusCode::BAD_REQUEST,
             Self::Missing(_) | Self::Directory(DirectoryError::Missing(_)) => StatusCode::NOT_FOUND,
@@ -151,7 +161,9 @@ impl IntoResponse for OperationError {
             Self::Directory(DirectoryError::Store(_)) | Self::Store(_) | Self::Key => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal | Self::NotRunning | Self::TestPush(TestPushError::Token(_)) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         };
         (status, Json(json!({"error": self.to_string()}))).into_response()
     }
@@ -271,22 +283,66 @@ async fn set_password(
     private.run(Operation::UserPassword { tenant, user, password: new.password }).await
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewRegistration {
-    endpoint: String,
-}
-
 async fn register(
     private: Has,
     Path((tenant, user, device)): Path<(String, String, String)>,
-    Json(new): Json<NewRegistration>,
+    Json(target): Json<NewTarget>,
 ) -> Answer {
-    private.run(Operation::PushRegister { tenant, user, device, endpoint: new.endpoint }).await
+    private.run(Operation::PushRegister { tenant, user, device, target }).await
 }
 
 async fn unregister(private: Has, Path((tenant, user, device)): Path<(String, String, String)>) -> Answer {
     private.run(Operation::PushUnregister { tenant, user, device }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TestPush {
+    #[serde(default)]
+    low: bool,
+}
+
+async fn test_push(
+    private: Has,
+    Path((tenant, user, device)): Path<(String, String, String)>,
+    Json(TestPush { low }): Json<TestPush>,
+) -> Answer {
+    private.run(Operation::PushTest { tenant, user, device, low }).await
+}
+
+async fn push_status(private: Has) -> Answer {
+    private.run(Operation::PushStatus {}).await
+}
+
+async fn devices(private: Has, Path((tenant, user)): Path<(String, String)>) -> Answer {
+    private.run(Operation::DeviceList { tenant, user }).await
+}
+
+async fn remove_device(private: Has, Path((tenant, user, device)): Path<(String, String, String)>) -> Answer {
+    private.run(Operation::DeviceRemove { tenant, user, device }).await
+}
+
+async fn mute(private: Has, Path(member): Path<(String, ConversationId, String)>) -> Answer {
+    private.run(muted(member, true)).await
+}
+
+async fn unmute(private: Has, Path(member): Path<(String, ConversationId, String)>) -> Answer {
+    private.run(muted(member, false)).await
+}
+
+fn muted((tenant, conversation, user): (String, ConversationId, String), muted: bool) -> Operation {
+    Operation::MemberMute { tenant, conversation, user, muted }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Replay {
+    tenant: Option<String>,
+    device: Option<DeviceId>,
+}
+
+async fn replay(private: Has, Json(Replay { tenant, device }): Json<Replay>) -> Answer {
+    private.run(Operation::PushReplay { tenant, device }).await
 }
 
 async fn registrations(private: Has, Path(tenant): Path<String>) -> Answer {

@@ -35,6 +35,8 @@ pub(crate) struct Publication {
     packet_id: Option<PacketId>,
     /// The publisher's name for it.
     id: Option<PublicationId>,
+    /// How soon it wakes devices that sleep.
+    urgency: Urgency,
     /// Dropped once it is committed, or will not be.
     settled: Option<oneshot::Sender<()>>,
     /// The kept will that it is.
@@ -88,7 +90,8 @@ impl Publication {
             QoS::AtMostOnce => None,
             QoS::AtLeastOnce | QoS::ExactlyOnce => publication_id(publish)?,
         };
-        Ok(Self { message, packet_id: publish.packet_id, id, settled: None, will: None })
+        let urgency = urgency(publish)?;
+        Ok(Self { message, packet_id: publish.packet_id, id, urgency, settled: None, will: None })
     }
 
     /// `kept`: under which it is kept in the store. Fails where the topic cannot be a topic name here.
@@ -111,7 +114,8 @@ impl Publication {
             payload: will.payload,
             publisher: entry.tag,
         };
-        Ok(Self { message, packet_id: None, id: None, settled: None, will: kept })
+        let urgency = Urgency::High;
+        Ok(Self { message, packet_id: None, id: None, urgency, settled: None, will: kept })
     }
 
     /// A will that was kept in the store.
@@ -123,7 +127,8 @@ impl Publication {
     ) -> Self {
         let expires_at = message_expiry_seconds.map(|seconds| expiry(now, seconds));
         let message = Message { expires_at, ..message };
-        Self { message, packet_id: None, id: None, settled: None, will: Some(kept) }
+        let urgency = Urgency::High;
+        Self { message, packet_id: None, id: None, urgency, settled: None, will: Some(kept) }
     }
 
     pub(crate) fn into_message(self) -> Message {
@@ -161,7 +166,7 @@ impl Services {
         after_uncommitted: bool,
     ) -> Published {
         let principal = &entry.principal;
-        let Publication { message, packet_id, id, settled, will } = publication;
+        let Publication { message, packet_id, id, urgency, settled, will } = publication;
         let Ok(permit) = self.policy.permit_publish(principal, &message.topic) else {
             return Published::Denied;
         };
@@ -174,13 +179,13 @@ impl Services {
             return Published::Decided(delivered(qos, subscribed));
         }
         let Some(reservation) = self.committer.try_reserve(message.bytes()) else {
-            let publication = Box::new(Publication { message, packet_id, id, settled, will });
+            let publication = Box::new(Publication { message, packet_id, id, urgency, settled, will });
             return Published::Stalled(publication, Stall::Budget);
         };
         let sealed = match self.seal(permit, &message) {
             Ok(sealed) => sealed,
             Err((_, SealError::KeyCold(request))) => {
-                let publication = Box::new(Publication { message, packet_id, id, settled, will });
+                let publication = Box::new(Publication { message, packet_id, id, urgency, settled, will });
                 return Published::Stalled(publication, Stall::Key(request));
             }
             Err((_, error)) => {
@@ -200,7 +205,7 @@ impl Services {
                 (true, true) => RetainChange::Clear,
             },
             expires_at: message.expires_at,
-            wakes: (message.qos != QoS::AtMostOnce && scope != TopicScope::Other).then_some(Urgency::High),
+            wakes: (message.qos != QoS::AtMostOnce && scope != TopicScope::Other).then_some(urgency),
             exactly_once,
             publication: id,
             will,
@@ -282,6 +287,20 @@ const PUBLICATION_ID: &str = "sotto-id";
 fn publication_id(publish: &Publish<'_>) -> Result<Option<PublicationId>, ReasonCode> {
     let named = publish.properties.user_properties().find(|(name, _)| *name == PUBLICATION_ID);
     named.map(|(_, id)| id.parse().map_err(|_| ReasonCode::ImplementationSpecificError)).transpose()
+}
+
+/// User property by which a publisher says how soon its message is to wake devices.
+const URGENCY: &str = "sotto-urgency";
+
+/// A word that is none is refused: its publisher would rely on it.
+fn urgency(publish: &Publish<'_>) -> Result<Urgency, ReasonCode> {
+    let named = publish.properties.user_properties().find(|(name, _)| *name == URGENCY);
+    match named {
+        None => Ok(Urgency::High),
+        Some((_, word)) if word == Urgency::High.as_str() => Ok(Urgency::High),
+        Some((_, word)) if word == Urgency::Low.as_str() => Ok(Urgency::Low),
+        Some(_) => Err(ReasonCode::ImplementationSpecificError),
+    }
 }
 
 fn expiry(now: UnixMillis, seconds: u32) -> UnixMillis {

@@ -20,6 +20,7 @@ use crate::devices::Devices;
 use crate::log_starts::LogStarts;
 use crate::password_queue::PasswordQueue;
 use crate::record::Record;
+use crate::registrar::Registrar;
 use crate::registry::Registry;
 use crate::retained_topics::RetainedTopics;
 use crate::router::Router;
@@ -45,6 +46,7 @@ pub(crate) struct Services {
     pub(crate) deadlines: Deadlines,
     pub(crate) unsaved: Unsaved,
     pub(crate) devices: Arc<Devices>,
+    pub(crate) registrar: Arc<Registrar>,
     pub(crate) audit: Audit,
     pub(crate) admission: Arc<Admission>,
     pub(crate) passwords: PasswordQueue,

@@ -59,6 +59,11 @@ pub(super) enum Work {
     Unsubscribed(Result<Unsubscribed, Fenced>),
     /// A key was fetched, or could not be.
     Warmed,
+    /// What the device asked for was done or refused.
+    Asked {
+        packet_id: Option<PacketId>,
+        outcome: ReasonCode,
+    },
 }
 
 pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;

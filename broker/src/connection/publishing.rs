@@ -1,6 +1,6 @@
 //! From a PUBLISH packet to its answer.
 
-use sotto_model::{Clock, PacketId, TopicScope};
+use sotto_model::{Clock, PacketId, TopicName, TopicScope};
 use sotto_mqtt::packet::{Publish, Version};
 use sotto_mqtt::reason::ReasonCode;
 use sotto_storage::audit::AuditAction;
@@ -8,6 +8,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::connection::ending::Farewell;
 use crate::connection::live::{Live, Work};
+use crate::device_request::{DeviceRequest, is_request};
 use crate::metrics::message_in;
 use crate::publishing::{Publication, Published, Stall};
 
@@ -16,6 +17,11 @@ impl Live {
         message_in(publish.qos);
         let now = self.services.clock.unix_now();
         let topic = self.services.topic_name(self.session.topic(publish));
+        if let Ok(topic) = &topic
+            && is_request(&self.owned.entry.principal, topic.as_str())
+        {
+            return self.ask(publish, topic, out);
+        }
         match topic.and_then(|topic| Publication::of_publish(publish, topic, &self.owned.entry, now)) {
             Ok(mut publication) => {
                 // Messages are committed in order: the last stands for those before it.
@@ -25,6 +31,27 @@ impl Live {
                 self.submit(publication, out).map(|_| ())
             }
             Err(reason) => self.refuse_publish(publish.packet_id, reason, out),
+        }
+    }
+
+    /// Nothing more is read until the request is answered: they are carried out in their order.
+    fn ask(&mut self, publish: &Publish<'_>, topic: &TopicName, out: &mut Vec<u8>) -> Result<(), Farewell> {
+        let packet_id = publish.packet_id;
+        let principal = &self.owned.entry.principal;
+        match DeviceRequest::parse(&self.services, principal, topic.as_str(), publish.payload) {
+            Ok(request) => {
+                let services = self.services.clone();
+                self.work = Some(Box::pin(async move {
+                    Work::Asked { packet_id, outcome: request.carry_out(services).await }
+                }));
+                Ok(())
+            }
+            Err(reason) => {
+                if reason == ReasonCode::NotAuthorized {
+                    self.services.record_denial(&self.owned.entry, AuditAction::PublishDenied, None);
+                }
+                self.refuse_publish(packet_id, reason, out)
+            }
         }
     }
 
@@ -83,6 +110,19 @@ impl Live {
         }
         self.session.publish_decided(packet_id, outcome, out);
         Ok(())
+    }
+
+    pub(super) fn asked(
+        &mut self,
+        packet_id: Option<PacketId>,
+        outcome: ReasonCode,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Farewell> {
+        match packet_id {
+            Some(packet_id) => self.decide(packet_id, outcome, out),
+            None if outcome.is_error() => self.refuse_publish(None, outcome, out),
+            None => Ok(()),
+        }
     }
 
     fn refuse_publish(

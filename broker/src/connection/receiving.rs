@@ -153,6 +153,7 @@ impl Live {
                     return Err(Farewell::Fenced);
                 }
                 Work::Warmed => {}
+                Work::Asked { packet_id, outcome } => self.asked(packet_id, outcome, out)?,
             }
         }
         self.poll_release(cx, out)

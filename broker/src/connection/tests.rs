@@ -59,7 +59,7 @@ impl Broker {
             failed_logins: FailedLoginLimits { failures_max: 0, window_seconds: 0 },
             drain: DrainPlan { per_second: 0, grace_seconds: 0, to: None },
             tls: Tls::default(),
-            push: Push { allow_networks: Vec::new(), extra_ca: None },
+            push: Push::default(),
             limits,
             retention: RetentionPolicy::default(),
             acl: Vec::new(),

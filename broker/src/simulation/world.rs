@@ -17,8 +17,9 @@ use sotto_model::{
 };
 use sotto_storage::directory::{Conversation, Directory, StoredPassword, Tenant, User};
 use sotto_storage::message_log::{MessageLog, PageLimit, Selector};
+use sotto_storage::push_registry::Platform;
 use sotto_storage::retention::RetentionPolicy;
-use sotto_wakeup::{AddressGuard, PushOutcome, Pusher, Wakeup};
+use sotto_wakeup::{PushOutcome, Pusher, Wakeup};
 use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -31,8 +32,9 @@ use crate::connection::Connection;
 use crate::drain::{Departure, DrainPlan};
 use crate::listener_name::ListenerName;
 use crate::node::{Node, Parts};
-use crate::operation::Operation;
+use crate::operation::{NewTarget, Operation};
 use crate::operations::OperationError;
+use crate::push_services::PushServices;
 use crate::simulation::client::Client;
 use crate::simulation::memory::Expects;
 use crate::simulation::oracle::{ClientNo, MessageNo, Oracle, Sent};
@@ -251,8 +253,11 @@ impl Life {
             store: world.store.clone(),
             keyring,
             clock: clock.clone(),
-            pusher: Arc::new(SimulatedPusher(Mutex::new(Chance::new(world.seed, Of::Push, number)))),
-            guard: AddressGuard::new([]),
+            push: PushServices::through(Arc::new(SimulatedPusher(Mutex::new(Chance::new(
+                world.seed,
+                Of::Push,
+                number,
+            ))))),
             limits: world.plan.limits,
             admission: AdmissionLimits {
                 connections_max: ROOM,
@@ -295,7 +300,12 @@ impl Life {
                 tenant: "clinic".to_owned(),
                 user: user.to_owned(),
                 device: device.to_owned(),
-                endpoint: "https://push.example/device".to_owned(),
+                target: NewTarget {
+                    platform: Platform::UnifiedPush.as_str().to_owned(),
+                    app: None,
+                    token: None,
+                    endpoint: Some(Zeroizing::new(format!("https://push.example/{user}/{device}"))),
+                },
             };
             self.node.operations.run(registration).await.expect("registers");
         }
