@@ -205,7 +205,7 @@ def check_provisioning(faults):
 def check_metrics(faults):
     code = code_text()
     # metrics-exporter-prometheus renders a histogram as a summary unless it is given buckets.
-    buckets = "set_buckets" in code
+    bucketed = set(re.findall(r'Matcher::Full\("(\w+)"', code))
     for path, expression in expressions(faults):
         for name in re.findall(r"\b(?:sotto_\w+|up)\b", strip_labels(expression)):
             base = re.sub(r"_(bucket|sum|count)$", "", name)
@@ -215,10 +215,11 @@ def check_metrics(faults):
         for label, value in re.findall(r'(\w+)!?="(\w+)"', expression):
             if label not in FOREIGN_LABELS and f'"{value}"' not in code:
                 faults.append(f"{path}: nothing in the code sets {label} to {value}")
-        if "quantile=" in expression and buckets:
-            faults.append(f"{path}: the code gives its histograms buckets, so there is no quantile label")
-        if "_bucket" in expression and not buckets:
-            faults.append(f"{path}: the code gives its histograms no buckets")
+        if "quantile=" in expression and any(name in expression for name in bucketed):
+            faults.append(f"{path}: the code gives this histogram buckets, so there is no quantile label")
+        for name in re.findall(r"\b(sotto_\w+)_bucket\b", expression):
+            if name not in bucketed:
+                faults.append(f"{path}: the code gives {name} no buckets")
 
 
 def expressions(faults):
