@@ -2,7 +2,8 @@
 //! and receive, and an oracle compares what was acknowledged with what is stored and with what came.
 //!
 //! `SOTTO_FIRE_KILLS` asks for so many kills a database, `SOTTO_FIRE_SEED` repeats the draws of another run: faults
-//! and their times as they were drawn, while threads and sockets go their own way.
+//! and their times as they were drawn, while threads and sockets go their own way. `SOTTO_FIRE_WAKEUPS` asks for so
+//! many kills while phones sleep.
 
 #![expect(clippy::disallowed_macros, reason = "it says what it did")]
 
@@ -17,6 +18,7 @@ mod postgres_line;
 mod proxy;
 mod publisher;
 mod shim;
+mod sleepers;
 mod subscriber;
 #[path = "../journeys/support/mod.rs"]
 #[expect(dead_code, unused_imports, unused_macros, reason = "shared with the journeys, which use all of it")]
@@ -52,10 +54,14 @@ async fn nothing_acknowledged_is_lost_on_postgres() {
     Box::pin(burn(Kind::Postgres)).await;
 }
 
-async fn burn(kind: Kind) {
-    // Each has the machine to itself.
+/// Each has the machine to itself.
+async fn take_turn() -> tokio::sync::MutexGuard<'static, ()> {
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    let _turn = TURN.lock().await;
+    TURN.lock().await
+}
+
+async fn burn(kind: Kind) {
+    let _turn = take_turn().await;
     let kills_min =
         number("SOTTO_FIRE_KILLS").map_or(KILLS_DEFAULT, |kills| kills.try_into().expect("a count"));
     let seed = number("SOTTO_FIRE_SEED").unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);

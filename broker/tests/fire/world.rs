@@ -211,6 +211,11 @@ impl World {
 
     // ---- PostgreSQL ----
 
+    pub(crate) fn restart_server(&self) {
+        self.kill_server();
+        self.resume_server();
+    }
+
     fn server(&self) -> &Server {
         self.server.as_ref().expect("PostgreSQL")
     }

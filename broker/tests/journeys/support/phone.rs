@@ -369,6 +369,30 @@ impl Phone {
         self.see_through(packet_id, qos).await;
     }
 
+    /// A QoS 1 PUBLISH with a user property.
+    pub(crate) async fn send_with(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        name: &str,
+        value: &str,
+    ) -> PacketId {
+        let packet_id = self.packet_id();
+        let mut properties = PropertyBuf::new();
+        properties.push(Property::UserProperty(name, value));
+        let publish = Publish {
+            dup: false,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic,
+            packet_id: Some(packet_id),
+            properties: properties.as_properties(),
+            payload,
+        };
+        self.send(&Packet::Publish(publish)).await;
+        packet_id
+    }
+
     pub(crate) async fn send_named(&mut self, topic: &str, payload: &[u8], qos: QoS, id: &str) -> PacketId {
         let packet_id = self.packet_id();
         let mut properties = PropertyBuf::new();

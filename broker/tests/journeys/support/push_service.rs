@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -14,6 +14,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::patience::SOON;
 
+const ACCEPTED: &str = "201 Created";
+const BUSY: &str = "503 Service Unavailable\r\nretry-after: 1";
 /// Longest head of a request, bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -21,6 +23,7 @@ pub(crate) struct PushService {
     address: SocketAddr,
     root_pem: String,
     requests: watch::Sender<Vec<Request>>,
+    status: Arc<Mutex<&'static str>>,
 }
 
 /// As it came, byte for byte.
@@ -28,20 +31,56 @@ pub(crate) struct PushService {
 pub(crate) struct Request {
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
+    /// What it was answered.
+    pub(crate) accepted: bool,
 }
 
 impl PushService {
     pub(crate) async fn start() -> Self {
+        Self::start_refusing_one_in(usize::MAX).await
+    }
+
+    /// Every so manieth request finds it busy.
+    pub(crate) async fn start_refusing_one_in(requests: usize) -> Self {
+        let refused = requests;
         let (root_pem, acceptor) = identity();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let requests = watch::Sender::new(Vec::new());
-        tokio::spawn(serve(listener, acceptor, requests.clone()));
-        Self { address, root_pem, requests }
+        let status = Arc::new(Mutex::new(ACCEPTED));
+        tokio::spawn(serve(listener, acceptor, refused, requests.clone(), status.clone()));
+        Self { address, root_pem, requests, status }
     }
 
     pub(crate) fn endpoint(&self) -> String {
-        format!("https://localhost:{}/push/0190a0b0", self.address.port())
+        self.endpoint_at("/push/0190a0b0")
+    }
+
+    pub(crate) fn endpoint_at(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.address.port())
+    }
+
+    /// From then on.
+    pub(crate) fn answers(&self, status: &'static str) {
+        *self.status.lock().expect("nobody panicked") = status;
+    }
+
+    /// As the requests for an endpoint said.
+    pub(crate) fn urgencies(&self, path: &str) -> Vec<String> {
+        let head = format!("POST {path} ");
+        let requests = self.requests.borrow();
+        let of_path = requests.iter().filter(|request| request.head.starts_with(&head));
+        let urgency = |request: &Request| {
+            let line = request.head.lines().find_map(|line| line.strip_prefix("urgency: "));
+            line.expect("an urgency").to_owned()
+        };
+        of_path.map(urgency).collect()
+    }
+
+    /// Requests for an endpoint that were accepted.
+    pub(crate) fn accepted(&self, path: &str) -> usize {
+        let head = format!("POST {path} ");
+        self.requests.borrow().iter().filter(|one| one.accepted && one.head.starts_with(&head)).count()
     }
 
     /// As requests name it.
@@ -87,16 +126,29 @@ impl Request {
     }
 }
 
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, requests: watch::Sender<Vec<Request>>) {
+async fn serve(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    refused: usize,
+    requests: watch::Sender<Vec<Request>>,
+    status: Arc<Mutex<&'static str>>,
+) {
     loop {
         let Ok((tcp, _)) = listener.accept().await else { return };
-        let (acceptor, requests) = (acceptor.clone(), requests.clone());
+        let (acceptor, requests, status) = (acceptor.clone(), requests.clone(), status.clone());
         tokio::spawn(async move {
             let Ok(mut stream) = acceptor.accept(tcp).await else { return };
-            while let Some(request) = read_request(&mut stream).await {
-                requests.send_modify(|requests| requests.push(request));
-                let answer = b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n";
-                if stream.write_all(answer).await.is_err() || stream.flush().await.is_err() {
+            while let Some(mut request) = read_request(&mut stream).await {
+                let mut answer = *status.lock().expect("nobody panicked");
+                requests.send_modify(|requests| {
+                    if (requests.len() + 1).is_multiple_of(refused) {
+                        answer = BUSY;
+                    }
+                    request.accepted = answer == ACCEPTED;
+                    requests.push(request);
+                });
+                let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
+                if stream.write_all(answer.as_bytes()).await.is_err() || stream.flush().await.is_err() {
                     return;
                 }
             }
@@ -117,7 +169,7 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Request> 
     });
     let mut body = vec![0; length.unwrap_or(0)];
     stream.read_exact(&mut body).await.ok()?;
-    Some(Request { head, body })
+    Some(Request { head, body, accepted: true })
 }
 
 /// A certification authority, and a certificate of it for this machine.
