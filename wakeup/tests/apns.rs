@@ -245,6 +245,27 @@ async fn a_connection_that_is_dead_is_found_out_and_replaced() {
 }
 
 #[tokio::test]
+async fn a_connection_that_the_service_closes_is_replaced() {
+    let fixture = Fixture::new().await;
+    let apns = fixture.proven().await;
+    fixture.emulator.server.hang_up();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(push(&apns, 1).await, DELIVERED, "nothing was under way");
+    assert_eq!(fixture.emulator.server.connections(), 2);
+
+    fixture.emulator.rules.script.add(Fault::Stall);
+    let under_way = tokio::spawn({
+        let apns = apns.clone();
+        async move { push(&apns, 2).await }
+    });
+    fixture.emulator.server.saw(3).await;
+    fixture.emulator.server.hang_up();
+    assert_eq!(under_way.await.expect("it ends"), UNAVAILABLE, "it may have been delivered");
+    assert_eq!(push(&apns, 2).await, DELIVERED);
+    assert_eq!(fixture.emulator.server.connections(), 3);
+}
+
+#[tokio::test]
 async fn a_busy_service_is_heard_and_the_device_is_told_from_the_service() {
     let fixture = Fixture::new().await;
     let apns = fixture.proven().await;

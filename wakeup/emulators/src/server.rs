@@ -35,7 +35,8 @@ pub trait Service: Send + Sync + 'static {
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
-    _stop: DropGuard,
+    stop: CancellationToken,
+    _guard: DropGuard,
 }
 
 struct Shared {
@@ -46,6 +47,8 @@ struct Shared {
     streams: AtomicUsize,
     streams_peak: AtomicUsize,
     max_concurrent_streams: Option<u32>,
+    /// Ends the connections that there are. Replaced when it does.
+    hangup: Mutex<CancellationToken>,
     /// How long an answer takes.
     delay: Mutex<Duration>,
     is_recording: bool,
@@ -73,6 +76,7 @@ impl Server {
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
+        let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             service,
             seen: watch::Sender::new(Vec::new()),
@@ -80,14 +84,14 @@ impl Server {
             streams: AtomicUsize::new(0),
             streams_peak: AtomicUsize::new(0),
             max_concurrent_streams,
+            hangup: Mutex::new(stop.child_token()),
             delay: Mutex::new(Duration::ZERO),
             is_recording,
         });
-        let stop = CancellationToken::new();
-        let accepting =
-            accept(listener, TlsAcceptor::from(authority.server_config()), shared.clone(), stop.clone());
+        let tls = TlsAcceptor::from(authority.server_config());
+        let accepting = accept(listener, tls, shared.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(accepting));
-        Self { address, shared, _stop: stop.drop_guard() }
+        Self { address, shared, _guard: stop.clone().drop_guard(), stop }
     }
 
     pub fn base_url(&self) -> String {
@@ -97,6 +101,13 @@ impl Server {
     /// Every answer takes that long from here on.
     pub fn delay(&self, delay: Duration) {
         *self.shared.delay.lock() = delay;
+    }
+
+    /// Breaks off all connections, whatever is under way on them. New ones are accepted.
+    pub fn hang_up(&self) {
+        let mut hangup = self.shared.hangup.lock();
+        hangup.cancel();
+        *hangup = self.stop.child_token();
     }
 
     /// The requests that were looked at, and the status each was answered with, where it was.
@@ -127,12 +138,13 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>, stop: CancellationToken) {
+async fn accept(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>) {
     loop {
         let Ok((tcp, _)) = listener.accept().await else { return };
         shared.connections.fetch_add(1, Ordering::SeqCst);
+        let stop = shared.hangup.lock().clone();
         let connection = connection(tcp, tls.clone(), shared.clone(), stop.clone());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(connection));
+        tokio::spawn(stop.run_until_cancelled_owned(connection));
     }
 }
 
