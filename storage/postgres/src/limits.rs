@@ -20,6 +20,9 @@ pub(crate) const LOCK_TIMEOUT_MS: u32 = 5_000;
 pub(crate) const IDLE_IN_TRANSACTION_TIMEOUT_MS: u32 = 30_000;
 /// Memory of one sort or tuple store on the writer's connection, kibibytes: a whole batch with room.
 pub(crate) const WRITER_WORK_MEM_KIB: u32 = 32 * 1024;
+/// Members of the conversations of one turn of the relay, but for those of its last outbox row: a fraction of a
+/// second.
+pub(crate) const RELAY_MEMBERS_MAX: usize = 20_000;
 /// Messages in one outbox row: a kilobyte, so that it stays in its page uncompressed.
 pub(crate) const OUTBOX_ROW_MESSAGES_MAX: usize = 32;
 /// All migrations together may take this long.

@@ -15,6 +15,7 @@ use sqlx::PgConnection;
 use crate::column;
 use crate::fault::Fault;
 use crate::lane::within;
+use crate::limits::RELAY_MEMBERS_MAX;
 use crate::low_watermark::LowWatermark;
 use crate::store::PostgresStore;
 use crate::wake_due::{MakesDue, Terms, makes_due};
@@ -109,7 +110,7 @@ async fn relay(
 ) -> Result<Relayed, Fault> {
     // Closes whose second step failed are finished here; there are hardly ever any.
     wake_check::finish(connection, terms).await?;
-    let (rows, messages, reached, wakeups): (i64, i64, Option<i64>, i64) =
+    let (rows, messages, reached, wakeups, cut): (i64, i64, Option<i64>, i64, bool) =
         sqlx::query_as(RELAY.statement(terms))
             .bind(terms.now_ms)
             .bind(terms.out_of_date_ms)
@@ -118,6 +119,7 @@ async fn relay(
             .bind(terms.latest_us)
             .bind(scan.start(now))
             .bind(column::limit(limit))
+            .bind(column::limit(RELAY_MEMBERS_MAX))
             .fetch_one(connection)
             .await?;
     if let Some(reached) = reached {
@@ -126,19 +128,39 @@ async fn relay(
     Ok(Relayed {
         messages: column::unsigned(messages)?,
         wakeups: column::unsigned(wakeups)?,
-        full: rows == column::limit(limit),
+        full: rows == column::limit(limit) || cut,
     })
 }
 
+/// Rows are taken until those of their conversations' members that are counted are many: what a turn does is bounded,
+/// however large conversations are.
+///
 /// One statement: the outbox rows go in the transaction that makes the wakeups due, and both see the same
 /// moment. Of the messages of one sender in one topic only the last matters: who is behind an earlier one
 /// is behind the last. Members and sessions are looked up by index, group by group.
 const RELAY: MakesDue = makes_due!(
     "
-WITH taken AS (
+WITH picked AS MATERIALIZED (
+    SELECT outbox_id, topic_ids FROM outbox WHERE outbox_id > $6 ORDER BY outbox_id LIMIT $7
+    FOR UPDATE SKIP LOCKED
+), reach AS MATERIALIZED (
+    SELECT max(outbox_id) AS outbox_id, count(*) = $8 AS cut
+    FROM (
+        SELECT f.outbox_id
+        FROM (
+            SELECT topic_id, min(outbox_id) AS outbox_id FROM picked CROSS JOIN UNNEST(topic_ids) AS topic_id
+            GROUP BY topic_id ORDER BY outbox_id
+        ) f
+        CROSS JOIN LATERAL (
+            SELECT FROM topics t LEFT JOIN memberships mb
+                ON mb.tenant_id = t.tenant_id AND mb.conversation_id = t.conversation_id
+            WHERE t.topic_id = f.topic_id
+        ) m
+        LIMIT $8
+    ) r
+), taken AS (
     DELETE FROM outbox WHERE outbox_id IN (
-        SELECT outbox_id FROM outbox WHERE outbox_id > $6 ORDER BY outbox_id LIMIT $7
-        FOR UPDATE SKIP LOCKED
+        SELECT p.outbox_id FROM picked p CROSS JOIN reach r WHERE NOT r.cut OR p.outbox_id <= r.outbox_id
     )
     RETURNING outbox_id, base_offset, ordinals, topic_ids, sender_ids, expiries_ms, urgency, committed_at_ms
 ), last AS (
@@ -170,7 +192,8 @@ WITH taken AS (
     FROM behind ORDER BY device_id, urgency DESC, committed_at_ms
 ",
     "
-SELECT count(*), COALESCE(sum(cardinality(ordinals)), 0)::bigint, max(outbox_id), (SELECT count(*) FROM due)
+SELECT count(*), COALESCE(sum(cardinality(ordinals)), 0)::bigint, max(outbox_id), (SELECT count(*) FROM due),
+    (SELECT cut FROM reach)
 FROM taken
 "
 );

@@ -109,9 +109,9 @@ async fn claim_token(
     connection: &mut PgConnection,
     registration: &PushRegistration,
 ) -> Result<Vec<Uuid>, Fault> {
-    let [a, b, c, d, e, f, g, h, ..] = registration.lookup;
+    let number = registration.lookup.first_chunk().expect("32 bytes");
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
-        .bind(i64::from_be_bytes([a, b, c, d, e, f, g, h]))
+        .bind(i64::from_be_bytes(*number))
         .execute(&mut *connection)
         .await?;
     let held: Vec<Uuid> = sqlx::query_scalar(

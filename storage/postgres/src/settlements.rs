@@ -89,6 +89,7 @@ UPDATE wakes w SET sent = h.sent, attempts = w.attempts + h.failed, due_at_ms = 
 FROM held h WHERE w.device_id = h.device_id AND h.outcome IS NULL
 ";
 
+#[derive(Clone, Copy)]
 struct Ended {
     sent: bool,
     failed: i32,

@@ -22,6 +22,8 @@ pub const READER_CACHE_KIB_MAX: u32 = 8 * 1024;
 /// Faults of the file that SQLite names before it stops looking.
 pub const FILE_FAULTS_MAX: usize = 1000;
 
+/// Members of the conversations of one turn of the relay, but for those of its last message: commits wait for it.
+pub const RELAY_MEMBERS_MAX: usize = 20_000;
 /// Rows in one INSERT of messages.
 pub const INSERT_ROWS_MAX: usize = 64;
 /// Topic names whose number is held in memory.

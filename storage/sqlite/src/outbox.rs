@@ -12,6 +12,7 @@ use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use crate::error::During;
+use crate::limits::RELAY_MEMBERS_MAX;
 use crate::log_id::TenantNo;
 use crate::number::{count_to_row, millis, to_row, urgency};
 use crate::store::SqliteStore;
@@ -120,6 +121,8 @@ impl Outbox for SqliteStore {
     }
 }
 
+/// Messages are taken until those of their conversations' members that are counted are many: what a turn does is
+/// bounded, however large conversations are.
 async fn relay(
     connection: &mut SqliteConnection,
     limit: usize,
@@ -127,10 +130,26 @@ async fn relay(
     now: UnixMillis,
 ) -> Result<Relayed, StoreError> {
     const OPERATION: &str = "relay";
-    let (last,): (Option<i64>,) = sqlx::query_as(
-        "SELECT max(outbox_id) FROM (SELECT outbox_id FROM outbox ORDER BY outbox_id LIMIT ?)",
+    let (last, cut): (Option<i64>, bool) = sqlx::query_as(
+        "WITH picked AS MATERIALIZED (
+             SELECT outbox.outbox_id, messages.topic_id
+             FROM (SELECT outbox_id, log_id FROM outbox ORDER BY outbox_id LIMIT ?1) AS outbox
+             LEFT JOIN messages ON messages.log_id = outbox.log_id),
+         first AS MATERIALIZED (
+             SELECT topic_id, min(outbox_id) AS outbox_id FROM picked GROUP BY topic_id ORDER BY 2),
+         reach (outbox_id, members) AS MATERIALIZED (
+             SELECT max(outbox_id), count(*) FROM (
+                 SELECT first.outbox_id
+                 FROM first CROSS JOIN topics ON topics.topic_id = first.topic_id
+                 LEFT JOIN memberships ON topics.scope_kind = 1 AND memberships.tenant_no = topics.tenant_no
+                     AND memberships.conversation_id = topics.scope_id
+                 LIMIT ?2))
+         SELECT CASE WHEN reach.members = ?2 THEN reach.outbox_id ELSE (SELECT max(outbox_id) FROM picked) END,
+                reach.members = ?2
+         FROM reach",
     )
     .bind(count_to_row(limit))
+    .bind(count_to_row(RELAY_MEMBERS_MAX))
     .fetch_one(&mut *connection)
     .await
     .during(OPERATION)?;
@@ -162,7 +181,7 @@ async fn relay(
         .execute(connection)
         .await
         .during(OPERATION)?;
-    Ok(Relayed { messages: rows.rows_affected(), wakeups, full: rows.rows_affected() >= limit as u64 })
+    Ok(Relayed { messages: rows.rows_affected(), wakeups, full: cut || rows.rows_affected() >= limit as u64 })
 }
 
 type DueRow = (i64, Uuid, i64, i64);
