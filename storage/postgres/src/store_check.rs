@@ -389,6 +389,11 @@ async fn check_references(connection: &mut PgConnection, judge: &mut Judge) -> R
             "SELECT w.tenant_id, w.device_id FROM wakes w LEFT JOIN push_registrations r USING (device_id) \
              WHERE r.device_id IS NULL OR r.tenant_id <> w.tenant_id",
         ),
+        (
+            FindingKind::WakeMisfiled,
+            "SELECT w.tenant_id, w.device_id FROM wakes w JOIN push_registrations r USING (device_id) \
+             WHERE (w.platform, w.app) <> (r.platform, r.app)",
+        ),
     ];
     for (kind, statement) in by_device {
         let mut rows = sqlx::query_as::<_, (Uuid, Uuid)>(statement).fetch(&mut *connection);

@@ -448,6 +448,13 @@ async fn check_references(connection: &mut SqliteConnection, judge: &mut Judge) 
              LEFT JOIN push_registrations AS r ON r.tenant_no = w.tenant_no AND r.device_id = w.device_id
              WHERE r.device_id IS NULL",
         ),
+        (
+            FindingKind::WakeMisfiled,
+            "SELECT t.tenant_id, w.device_id
+             FROM wakes AS w LEFT JOIN tenants AS t USING (tenant_no)
+             JOIN push_registrations AS r ON r.tenant_no = w.tenant_no AND r.device_id = w.device_id
+             WHERE (w.platform, w.app) <> (r.platform, r.app)",
+        ),
     ];
     for (kind, statement) in by_device {
         let mut rows = sqlx::query_as::<_, (Option<Uuid>, Uuid)>(statement).fetch(&mut *connection);

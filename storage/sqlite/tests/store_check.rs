@@ -161,6 +161,8 @@ damages! {
         "DELETE FROM data_keys WHERE scope_kind = 3" => [(PushTokenWithoutKey, 1)];
     a_wakeup_of_no_registration_is_found:
         "UPDATE wakes SET device_id = randomblob(16)" => [(ForeignKey, 1), (WakeDangling, 1)];
+    a_wakeup_in_another_lane_than_its_registration_is_found:
+        "UPDATE wakes SET app = 'x'" => [(WakeMisfiled, 1)];
     an_epoch_key_of_no_tenant_is_found:
         "INSERT INTO epoch_keys SELECT randomblob(16), epoch, wrapped, commitment FROM epoch_keys LIMIT 1"
             => [(EpochKeyOfNoTenant, 1), (EpochKeyDamaged, 1)];

@@ -83,6 +83,7 @@ finding_kinds! {
     PushTokenMisplaced = "push-token-does-not-open",
     PushTokenWithoutKey = "push-token-without-key",
     WakeDangling = "wakeup-of-no-registration-or-another-tenant",
+    WakeMisfiled = "wakeup-in-another-lane-than-its-registration",
     /// Not one epoch key opens: this is the root key of another store.
     WrongRootKey = "root-key-is-not-of-this-store",
     EpochKeyOfNoTenant = "epoch-key-of-no-tenant",
