@@ -119,7 +119,7 @@ impl<T> CredentialFile<T> {
             }
             Err(fault) => {
                 let error = CredentialFileError { path: shown(&self.path), fault };
-                tracing::error!(event = "push_credential_refused", %error, "the credential in use stays");
+                tracing::error!(event = "push_credential_reload_failed", %error, "the credential in use stays");
             }
         }
     }

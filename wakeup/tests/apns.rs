@@ -469,7 +469,7 @@ async fn neither_token_nor_key_is_in_any_line_of_the_log() {
         apns.credential();
     }
     let text = log.text();
-    assert!(text.contains("push_credential_refused"), "{text}");
+    assert!(text.contains("push_credential_reload_failed"), "{text}");
     let bearer = fixture.emulator.server.requests().pop().expect("a request");
     let bearer = bearer.header("authorization").expect("one").to_owned();
     for secret in [token(0xfeed).as_str(), "feed", "a bad secret", &bearer] {

@@ -309,7 +309,7 @@ async fn neither_token_nor_key_is_in_any_line_of_the_log() {
         fcm.credential();
     }
     let text = log.text();
-    assert!(text.contains("push_credential_refused"), "{text}");
+    assert!(text.contains("push_credential_reload_failed"), "{text}");
     for secret in ["987654", "a bad secret", "ya29", "APA91b"] {
         assert!(!text.contains(secret), "{text}");
     }

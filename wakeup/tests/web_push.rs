@@ -248,7 +248,7 @@ async fn neither_endpoint_nor_key_is_in_any_line_of_the_log() {
         pusher.credential();
     }
     let text = log.text();
-    assert!(text.contains("push_credential_refused"), "{text}");
+    assert!(text.contains("push_credential_reload_failed"), "{text}");
     for secret in ["canary", "localhost", "a bad secret"] {
         assert!(!text.contains(secret), "{text}");
     }
