@@ -103,7 +103,7 @@ pub(crate) const FCM_ATTEMPTS: Attempts = Attempts {
 };
 /// Before a wakeup whose credential was refused is claimed again; the breaker may hold it for longer.
 pub(crate) const CREDENTIAL_WAIT: Backoff =
-    Backoff { base: Duration::from_mins(1), cap: Duration::from_mins(1) };
+    Backoff { base: Duration::from_secs(5), cap: Duration::from_secs(5) };
 /// The longest wait that a push service may ask for.
 pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 /// Between attempts at a store that is away.

@@ -13,6 +13,7 @@ mod operation;
 mod privacy;
 mod proxy_protocol;
 mod push;
+mod push_platforms;
 mod refusals;
 mod retained;
 mod retention;

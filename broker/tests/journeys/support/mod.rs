@@ -8,6 +8,7 @@ pub(crate) mod mosquitto;
 pub(crate) mod patience;
 pub(crate) mod phone;
 pub(crate) mod process;
+pub(crate) mod push_platforms;
 pub(crate) mod push_service;
 
 /// Runs each journey once on the embedded store and once on PostgreSQL.

@@ -191,6 +191,14 @@ impl Login {
         self
     }
 
+    /// User and tenant, and the device.
+    pub(crate) fn named(&self) -> ((String, String), String) {
+        let username = self.username.as_deref().expect("a user");
+        let (user, tenant) = username.split_once('@').expect("user@tenant");
+        let (_, device) = self.client_id.split_once('/').expect("user/device");
+        ((user.to_owned(), tenant.to_owned()), device.to_owned())
+    }
+
     pub(crate) fn packet(&self) -> Packet<'_> {
         Packet::Connect(Connect {
             version: self.version,
