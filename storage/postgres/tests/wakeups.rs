@@ -8,7 +8,7 @@ use sotto_postgres::PostgresStore;
 use sotto_postgres::testing::TestDatabase;
 use sotto_storage::conformance::fixture::{Fixture, Fresh, NOW, Person, conversation_topic, lane, later};
 use sotto_storage::message_log::Append;
-use sotto_storage::outbox::{Outbox, Settlement};
+use sotto_storage::outbox::{ClaimedWakeup, Outbox, Settlement};
 use sotto_storage::push_registry::{PushRegistration, PushRegistry};
 use sotto_storage::wakeup_quota::WakeupQuota;
 use sqlx::{Connection, PgConnection};
@@ -39,8 +39,17 @@ async fn several_processes_share_the_wakeups() {
     // All relay; the row is taken once.
     let (here, there) = tokio::join!(f.store.relay(100, NOW), others[0].relay(100, NOW));
     assert_eq!(here.expect("relay").wakeups + there.expect("relay").wakeups, 40);
-    let take_all = async |store: &PostgresStore| {
-        let mut taken = Vec::new();
+    // Each has some before either goes on.
+    let begun = [
+        others[0].claim(&lane(), 3, NOW, later(60_000)).await.expect("claim"),
+        others[1].claim(&lane(), 3, NOW, later(60_000)).await.expect("claim"),
+    ];
+    assert_eq!((begun[0].len(), begun[1].len()), (3, 3));
+    let take_all = async |store: &PostgresStore, begun: &[ClaimedWakeup]| {
+        let mut taken: Vec<_> = begun.iter().map(|wakeup| wakeup.device).collect();
+        let sent: Vec<_> =
+            begun.iter().map(|wakeup| (wakeup.clone(), Settlement::Sent { at: NOW })).collect();
+        store.settle_many(&sent, NOW).await.expect("settle");
         // One that finds all that is due locked by the other finds it later, or not at all.
         for _ in 0..40 {
             let some = store.claim(&lane(), 3, NOW, later(60_000)).await.expect("claim");
@@ -51,8 +60,7 @@ async fn several_processes_share_the_wakeups() {
         }
         taken
     };
-    let (first, second) = tokio::join!(take_all(&others[0]), take_all(&others[1]));
-    assert!(!first.is_empty() && !second.is_empty(), "each has some");
+    let (first, second) = tokio::join!(take_all(&others[0], &begun[0]), take_all(&others[1], &begun[1]));
     assert_eq!(first.len() + second.len(), 40, "and none has another's");
     let woken: HashSet<_> = first.into_iter().chain(second).collect();
     assert_eq!(woken, people.iter().map(|person| person.device).collect());
