@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,7 +29,7 @@ use sotto_storage::retention::{Retention, RetentionLimits, RetentionPolicy, Tena
 use sotto_storage::session_store::{ListedSession, SessionOp, SessionReply, SessionStore};
 use sotto_storage::wakeup_quota::WakeupQuota;
 use sotto_storage::wills::{DueWill, Wills};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::faults::{FaultRates, Faults};
 use crate::store::MemoryStore;
@@ -41,7 +42,9 @@ pub struct FaultyStore {
     inner: Arc<MemoryStore>,
     /// Locked by each call, for one draw.
     faults: Mutex<Faults>,
-    up: watch::Sender<bool>,
+    up: AtomicBool,
+    /// Whoever waits is told in the order of coming: a watch would shuffle them, and no seed repeat that.
+    went_down: Notify,
     /// Locked by appends, to look a topic up.
     refused_topics: Mutex<Vec<TopicName>>,
 }
@@ -52,7 +55,8 @@ impl FaultyStore {
         Self {
             inner,
             faults: Mutex::new(Faults::new(seed)),
-            up: watch::Sender::new(true),
+            up: AtomicBool::new(true),
+            went_down: Notify::new(),
             refused_topics: Mutex::new(Vec::new()),
         }
     }
@@ -63,7 +67,10 @@ impl FaultyStore {
 
     /// While it is down every call fails, and what waits fails where it is: undone, or done and unheard of.
     pub fn set_up(&self, up: bool) {
-        self.up.send_replace(up);
+        self.up.store(up, Ordering::SeqCst);
+        if !up {
+            self.went_down.notify_waiters();
+        }
     }
 
     /// No batch with a message on this topic is taken.
@@ -79,7 +86,7 @@ impl FaultyStore {
     ) -> Result<T, E> {
         let unavailable = |code: &str| error(StoreError::Unavailable { operation, code: code.to_owned() });
         let fate = self.faults.lock().draw();
-        if !*self.up.borrow() || !self.stays_up(fate.before).await {
+        if !self.up.load(Ordering::SeqCst) || !self.stays_up(fate.before).await {
             return Err(unavailable("down"));
         }
         if !fate.is_done {
@@ -99,9 +106,9 @@ impl FaultyStore {
         if wait.is_zero() {
             return true;
         }
-        let mut up = self.up.subscribe();
-        let went_down = tokio::time::timeout(wait, up.wait_for(|up| !up)).await.is_ok();
-        !went_down
+        let mut went_down = std::pin::pin!(self.went_down.notified());
+        went_down.as_mut().enable();
+        self.up.load(Ordering::SeqCst) && tokio::time::timeout(wait, went_down).await.is_err()
     }
 
     fn refuses(&self, batch: &Batch) -> bool {
