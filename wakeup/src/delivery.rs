@@ -62,6 +62,7 @@ impl Delivery {
         let outcome = match self.tokens.open(wakeup.tenant, wakeup.device, &wakeup.sealed_token).await {
             Ok(token) => {
                 if stop.is_cancelled() || !self.is_still_due(wakeup, claimed_at).await {
+                    self.gate.return_permit(&*self.clock);
                     return None;
                 }
                 let (platform, urgency) = (wakeup.platform, wakeup.urgency);
@@ -72,11 +73,13 @@ impl Delivery {
             }
             Err(error @ OpenTokenError::KeyUnavailable) => {
                 tracing::debug!(%error, "a wakeup waits for its key");
+                self.gate.return_permit(&*self.clock);
                 count(wakeup, "key_unavailable");
                 PushOutcome::RetryAfter(None)
             }
             Err(error @ OpenTokenError::Unreadable) => {
                 tracing::error!(%error, device = %wakeup.device, "a wakeup cannot be delivered");
+                self.gate.return_permit(&*self.clock);
                 count(wakeup, "token_unreadable");
                 PushOutcome::Rejected("token cannot be opened")
             }

@@ -101,11 +101,12 @@ impl Dispatcher {
             Permit::Probe => 1,
             Permit::Wait(wait) => return Ok(Turn::Closed(wait)),
         };
-        let claimed = self.outbox.claim(&self.gate.lane, limit, now, now.saturating_add(LEASE)).await?;
-        let full = claimed.len() >= limit && limit > 1;
-        if claimed.is_empty() {
+        let claimed = self.outbox.claim(&self.gate.lane, limit, now, now.saturating_add(LEASE)).await;
+        if claimed.as_ref().map_or(true, Vec::is_empty) {
             self.gate.return_permit(&*self.clock);
         }
+        let claimed = claimed?;
+        let full = claimed.len() >= limit && limit > 1;
         for wakeup in claimed {
             let slot = slots.split(1).expect("at most one wakeup a slot was claimed");
             let delivery = self.delivery.clone();

@@ -69,7 +69,7 @@ impl Gate {
         state.breaker.permit(clock.now())
     }
 
-    /// Nothing was there to be pushed with the permit.
+    /// Nothing was pushed with the permit, so that it says nothing of the service.
     pub(crate) fn return_permit(&self, clock: &dyn Clock) {
         let nothing = PushOutcome::Deferred(Duration::ZERO);
         self.state.lock().breaker.record(&nothing, clock.now(), clock.draw());
