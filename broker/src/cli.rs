@@ -23,6 +23,7 @@ use crate::config::{Config, Flags, ServeFlags};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::operation::{NewTarget, Operation};
 use crate::operations::Operations;
+use crate::push_services::PushServices;
 use crate::registrar::Registrar;
 use crate::store_command::StoreCommand;
 use crate::{demo, logging};
@@ -464,6 +465,8 @@ fn check(flags: &Flags, serve_flags: &ServeFlags, json: bool) -> Result<()> {
     let config = Config::load(flags, serve_flags)?;
     let store = if config.database_url.is_some() { "PostgreSQL" } else { "embedded SQLite" };
     let tls = if config.tls.certificate_file.is_some() { "configured" } else { "made at the first start" };
+    let push = PushServices::open(&config.push, &Arc::new(SystemClock::new()))?;
+    let push: Vec<String> = push.services.iter().map(|service| service.lane.to_string()).collect();
     let plan = serde_json::json!({
         "mqtts": config.mqtts.to_string(),
         "wss": config.wss.to_string(),
@@ -474,6 +477,7 @@ fn check(flags: &Flags, serve_flags: &ServeFlags, json: bool) -> Result<()> {
         "store": store,
         "certificate": tls,
         "acl_rules": config.acl.len(),
+        "push": push.join(" "),
     });
     print_answer(&plan, json);
     Ok(())

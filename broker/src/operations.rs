@@ -16,7 +16,7 @@ use sotto_storage::error::StoreError;
 use sotto_storage::outbox::{DeadLetterSelector, Replayed};
 use sotto_storage::push_registry::Lane;
 use sotto_storage::retention::{RetentionLimits, RetentionPolicy};
-use sotto_wakeup::{PushOutcome, TargetError, TargetRequest, TestPushError, Wakeups};
+use sotto_wakeup::{TargetError, TargetRequest, TestPushError, Wakeups};
 use tokio::sync::Notify;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -224,11 +224,7 @@ impl Operations {
                 let registration = registrations.iter().find(|row| row.device == device);
                 let registration = registration.ok_or(OperationError::Missing("push registration"))?;
                 let urgency = if low { Urgency::Low } else { Urgency::High };
-                let outcome = wakeups.test(registration, urgency).await?;
-                let why = match outcome {
-                    PushOutcome::Rejected(why) | PushOutcome::CredentialRefused(why) => Some(why),
-                    _ => None,
-                };
+                let (outcome, why) = wakeups.test(registration, urgency).await?;
                 Ok(json!({"device": device, "platform": registration.platform.as_str(),
                           "outcome": outcome.as_str(), "why": why}))
             }
@@ -416,6 +412,7 @@ impl Operations {
             .map(|lane| {
                 let health = health.iter().find(|health| health.lane == *lane);
                 let waiting = lag.lanes.iter().find(|waiting| waiting.lane == *lane);
+                let trouble = health.and_then(|health| health.last_trouble);
                 let failure = health.and_then(|health| health.last_failure);
                 json!({
                     "lane": lane.to_string(),
@@ -429,6 +426,8 @@ impl Operations {
                     "oldest_due_ms": waiting.and_then(|waiting| waiting.oldest_due).map(|at| at.0),
                     "credential_since_ms": health.and_then(|health| health.credential.since).map(|at| at.0),
                     "public_key": health.and_then(|health| health.public_key.clone()),
+                    "last_trouble": trouble.map(|(why, _)| why),
+                    "last_trouble_ms": trouble.map(|(_, at)| at.0),
                     "last_failure": failure.map(|(why, _)| why),
                     "last_failure_ms": failure.map(|(_, at)| at.0),
                 })

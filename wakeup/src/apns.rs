@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Response};
-use sotto_model::{Clock, Urgency};
+use sotto_model::{Clock, UnixMillis, Urgency};
 use tokio::sync::Mutex;
 
 use crate::apns_answer::{ApnsAnswer, answer};
@@ -34,6 +34,7 @@ use crate::limits::{
 use crate::provider_token::ProviderTokens;
 use crate::pusher::{CredentialState, PushOutcome, Pusher, Wakeup};
 use crate::retry_after;
+use crate::trouble::Trouble;
 
 const ALERT: &[u8] = br#"{"aps":{"alert":{"loc-key":"W"},"mutable-content":1}}"#;
 const BACKGROUND: &[u8] = br#"{"aps":{"content-available":1}}"#;
@@ -58,6 +59,7 @@ pub struct Apns {
     topic: HeaderValue,
     credential: CredentialFile<ProviderTokens>,
     clock: Arc<dyn Clock>,
+    trouble: Trouble,
     /// The service has taken a push with the credential in use over the connection in use. Before that it
     /// asks for one stream alone.
     is_proven: AtomicBool,
@@ -97,6 +99,7 @@ impl Apns {
             topic,
             credential,
             clock,
+            trouble: Trouble::default(),
             is_proven: AtomicBool::new(false),
             first: Mutex::new(()),
         })
@@ -158,6 +161,7 @@ impl Apns {
                 if !error.is_timeout() {
                     self.is_proven.store(false, Ordering::Release);
                 }
+                self.trouble.note(&error, self.clock.unix_now());
                 Attempt::NotAnswered(NoAnswer::of(&error))
             }
         }
@@ -200,6 +204,10 @@ impl Pusher for Apns {
 
     fn credential(&self) -> CredentialState {
         self.credential.state()
+    }
+
+    fn last_trouble(&self) -> Option<(&'static str, UnixMillis)> {
+        self.trouble.last()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, StatusCode};
 use sotto_model::{Clock, UnixMillis, Urgency};
 
@@ -13,6 +13,7 @@ use crate::http_client::{self, HttpTimings, PusherError};
 use crate::origin_gates::OriginGates;
 use crate::pusher::PushOutcome;
 use crate::retry_after;
+use crate::trouble::Trouble;
 
 /// How long the service keeps a push for a device that it cannot reach, seconds. [RFC 8030, 5.2]
 const TTL_SECONDS: &str = "86400";
@@ -24,6 +25,7 @@ pub(crate) struct EndpointClient {
     client: Client,
     guard: AddressGuard,
     gates: OriginGates,
+    trouble: Trouble,
     clock: Arc<dyn Clock>,
 }
 
@@ -36,11 +38,15 @@ impl EndpointClient {
     ) -> Result<Self, PusherError> {
         let client =
             http_client::client(timings, extra_roots, |builder| builder.dns_resolver(guard.clone()))?;
-        Ok(Self { client, guard, gates: OriginGates::default(), clock })
+        Ok(Self { client, guard, gates: OriginGates::default(), trouble: Trouble::default(), clock })
     }
 
     pub(crate) fn guard(&self) -> &AddressGuard {
         &self.guard
+    }
+
+    pub(crate) fn last_trouble(&self) -> Option<(&'static str, UnixMillis)> {
+        self.trouble.last()
     }
 
     /// For an endpoint as it was registered.
@@ -70,6 +76,8 @@ impl EndpointClient {
             .headers(headers)
             .header(HeaderName::from_static("ttl"), TTL_SECONDS)
             .header(HeaderName::from_static("urgency"), HeaderValue::from_static(urgency.as_str()))
+            // Over HTTP/1.1 there are services that ask for it of an empty body, too.
+            .header(CONTENT_LENGTH, body.len())
             .body(body);
         let outcome = match request.send().await {
             // The body of the answer is not read.
@@ -78,7 +86,10 @@ impl EndpointClient {
                 PushOutcome::Rejected("address is not permitted")
             }
             // The error names the endpoint: it ends here.
-            Err(_) => PushOutcome::Unavailable(None),
+            Err(error) => {
+                self.trouble.note(&error, self.clock.unix_now());
+                PushOutcome::Unavailable(None)
+            }
         };
         pass.record(&outcome, self.clock.now(), self.clock.draw());
         match outcome {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Client, Response, Url};
-use sotto_model::{Clock, Urgency};
+use sotto_model::{Clock, UnixMillis, Urgency};
 
 use crate::access_token::AccessTokens;
 use crate::base_url::BaseUrl;
@@ -28,6 +28,7 @@ use crate::limits::{FCM_UNAVAILABLE_WAIT, PUSH_TIMEOUT, REPLAYS_MAX, SERVICE_IDL
 use crate::pusher::{CredentialState, PushOutcome, Pusher, Wakeup};
 use crate::retry_after;
 use crate::service_account::ServiceAccount;
+use crate::trouble::Trouble;
 
 const BEFORE_TOKEN: &str = r#"{"message":{"token":""#;
 const AFTER_TOKEN_HIGH: &str = r#"","android":{"priority":"HIGH","ttl":"86400s"},"data":{"w":"1"}}}"#;
@@ -49,6 +50,7 @@ pub struct Fcm {
     url: Url,
     credential: CredentialFile<AccessTokens>,
     clock: Arc<dyn Clock>,
+    trouble: Trouble,
 }
 
 impl Fcm {
@@ -65,7 +67,7 @@ impl Fcm {
             Ok(AccessTokens::new(ServiceAccount::parse(json)?))
         })?;
         let url = config.base_url.join(&format!("/v1/projects/{}/messages:send", config.project));
-        Ok(Self { client, url, credential, clock })
+        Ok(Self { client, url, credential, clock, trouble: Trouble::default() })
     }
 
     async fn deliver(&self, token: &DeviceToken, urgency: Urgency) -> PushOutcome {
@@ -82,7 +84,7 @@ impl Fcm {
                 .header(AUTHORIZATION, bearer.clone())
                 .header(CONTENT_TYPE, "application/json")
                 .body(body(token, urgency));
-            match request.send().await.map_err(|error| NoAnswer::of(&error)) {
+            match request.send().await.map_err(|error| self.noted(&error)) {
                 Ok(response) => break response,
                 Err(NoAnswer::Unprocessed) if replays < REPLAYS_MAX => replays += 1,
                 Err(_) => return PushOutcome::Unavailable(Some(FCM_UNAVAILABLE_WAIT)),
@@ -95,6 +97,11 @@ impl Fcm {
                 PushOutcome::CredentialRefused("access token is refused")
             }
         }
+    }
+
+    fn noted(&self, error: &reqwest::Error) -> NoAnswer {
+        self.trouble.note(error, self.clock.unix_now());
+        NoAnswer::of(error)
     }
 
     async fn read(&self, response: Response) -> FcmAnswer {
@@ -116,6 +123,10 @@ impl Pusher for Fcm {
 
     fn credential(&self) -> CredentialState {
         self.credential.state()
+    }
+
+    fn last_trouble(&self) -> Option<(&'static str, UnixMillis)> {
+        self.trouble.last()
     }
 }
 

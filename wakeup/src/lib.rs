@@ -40,6 +40,7 @@ pub mod target;
 mod testing;
 mod timing;
 pub mod token_vault;
+mod trouble;
 pub mod unified_push;
 mod vapid;
 pub mod web_push;

@@ -24,6 +24,8 @@ pub struct ServiceHealth {
     pub breaker: BreakerState,
     /// The last failure that was the service's or the credential's, in our words.
     pub last_failure: Option<(&'static str, UnixMillis)>,
+    /// Why it could not be asked, the last time that it could not.
+    pub last_trouble: Option<(&'static str, UnixMillis)>,
     pub delivered: u64,
     pub credential: CredentialState,
     /// What browsers call `applicationServerKey`.
@@ -107,6 +109,7 @@ impl Gate {
             lane: self.lane.clone(),
             breaker: state.breaker.state(),
             last_failure: state.last_failure,
+            last_trouble: self.pusher.last_trouble(),
             delivered: self.delivered.load(Ordering::Relaxed),
             credential: self.pusher.credential(),
             public_key: self.pusher.public_key(),

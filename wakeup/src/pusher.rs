@@ -53,6 +53,11 @@ pub trait Pusher: Send + Sync + 'static {
         CredentialState::default()
     }
 
+    /// Why a service could not be asked the last time that one could not, in our words.
+    fn last_trouble(&self) -> Option<(&'static str, UnixMillis)> {
+        None
+    }
+
     /// What those who are to be pushed to have to know: the public half of the credential.
     fn public_key(&self) -> Option<String> {
         None

@@ -35,6 +35,7 @@ pub struct Wakeups {
     committed: Signal,
     gates: Vec<Arc<Gate>>,
     tokens: TokenVault,
+    clock: Arc<dyn Clock>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,9 +73,9 @@ impl WakeupService {
         }
         let relay = Relay { outbox: outbox.clone(), clock: clock.clone(), committed: committed.clone(), due };
         tasks.spawn(relay.run(stop.clone()));
-        let housekeeping = Housekeeping { outbox, clock, gates: gates.clone() };
+        let housekeeping = Housekeeping { outbox, clock: clock.clone(), gates: gates.clone() };
         tasks.spawn(housekeeping.run(stop.clone()));
-        Wakeups { committed, gates, tokens }
+        Wakeups { committed, gates, tokens, clock }
     }
 }
 
@@ -89,17 +90,27 @@ impl Wakeups {
         self.gates.iter().map(|gate| gate.health()).collect()
     }
 
-    /// One push, whether the device sleeps or not. It settles nothing.
+    /// One push, whether the device sleeps or not, and what there is to be said of its failure. It settles
+    /// nothing.
     pub async fn test(
         &self,
         registration: &PushRegistration,
         urgency: Urgency,
-    ) -> Result<PushOutcome, TestPushError> {
+    ) -> Result<(PushOutcome, Option<&'static str>), TestPushError> {
         let lane = Lane { platform: registration.platform, app: registration.app.clone() };
         let gate = self.gates.iter().find(|gate| gate.lane == lane);
         let gate = gate.ok_or(TestPushError::NotConfigured(lane))?;
         let PushRegistration { tenant, device, platform, sealed_token, .. } = registration;
         let token = self.tokens.open(*tenant, *device, sealed_token).await?;
-        Ok(gate.pusher().push(Wakeup { token, platform: *platform, urgency }).await)
+        let began = self.clock.unix_now();
+        let outcome = gate.pusher().push(Wakeup { token, platform: *platform, urgency }).await;
+        let trouble = gate.pusher().last_trouble().filter(|(_, at)| *at >= began).map(|(why, _)| why);
+        Ok(match outcome {
+            PushOutcome::Rejected(why) | PushOutcome::CredentialRefused(why) => (outcome, Some(why)),
+            PushOutcome::Delivered | PushOutcome::TokenInvalid { .. } => (outcome, None),
+            PushOutcome::RetryAfter(_) | PushOutcome::Unavailable(_) | PushOutcome::Deferred(_) => {
+                (outcome, trouble)
+            }
+        })
     }
 }

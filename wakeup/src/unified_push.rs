@@ -13,7 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ipnet::IpNet;
 use reqwest::header::HeaderMap;
-use sotto_model::Clock;
+use sotto_model::{Clock, UnixMillis};
 
 use crate::address_guard::AddressGuard;
 use crate::endpoint_client::EndpointClient;
@@ -50,5 +50,9 @@ impl Pusher for UnifiedPush {
             Ok(endpoint) => self.0.post(&endpoint, wakeup.urgency, HeaderMap::new(), BODY).await,
             Err(outcome) => outcome,
         }
+    }
+
+    fn last_trouble(&self) -> Option<(&'static str, UnixMillis)> {
+        self.0.last_trouble()
     }
 }

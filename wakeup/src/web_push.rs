@@ -14,7 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ipnet::IpNet;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use sotto_model::{Clock, Urgency};
+use sotto_model::{Clock, UnixMillis, Urgency};
 
 use crate::address_guard::AddressGuard;
 use crate::credential_file::CredentialFile;
@@ -101,5 +101,9 @@ impl Pusher for WebPush {
 
     fn public_key(&self) -> Option<String> {
         Some(self.application_server_key())
+    }
+
+    fn last_trouble(&self) -> Option<(&'static str, UnixMillis)> {
+        self.endpoints.last_trouble()
     }
 }

@@ -155,10 +155,12 @@ async fn a_service_whose_certificate_is_not_trusted_is_told_nothing() {
     let service = PushService::start(&BOTH).await;
     let other = PushService::start(&BOTH).await;
     let mut house = House::with_sleeping_phone(&service.endpoint()).await;
-    house.start(house.pusher(&other));
+    let pusher = house.pusher(&other);
+    house.start(pusher.clone());
     house.publish(1).await;
     service.received_exactly(0).await;
     assert!(service.connections() > 0);
+    assert_eq!(pusher.last_trouble().map(|(why, _)| why), Some("certificate is not trusted"));
     assert_eq!(
         house.store.lag(house.clock.unix_now()).await.expect("asked").wakeups_due,
         1,
@@ -176,9 +178,11 @@ async fn a_wakeup_is_tried_again_until_its_attempts_are_used_up() {
     };
     let service = PushService::start(&BOTH).await;
     let mut house = House::with_sleeping_phone(&format!("https://127.0.0.1:{port}/UP")).await;
-    house.start(house.pusher(&service));
+    let pusher = house.pusher(&service);
+    house.start(pusher.clone());
     house.publish(1).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(pusher.last_trouble().map(|(why, _)| why), Some("connection refused"));
     assert!(house.dead_letters().await.is_empty());
     for _ in 0..60 {
         house.clock.advance(Duration::from_hours(1));
