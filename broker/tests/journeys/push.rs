@@ -20,6 +20,7 @@ on_both_stores!(
     a_request_that_is_none_is_refused_with_its_reason,
     what_is_not_urgent_waits_and_an_urgent_message_overtakes_it,
     a_muted_conversation_does_not_wake_urgently,
+    over_its_quota_a_tenant_s_wakeups_come_later_and_none_is_lost,
     nobody_is_woken_who_is_gone,
     a_dead_letter_is_shown_and_replayed,
     an_operator_sees_and_tries_a_push_service,
@@ -277,6 +278,34 @@ async fn a_muted_conversation_does_not_wake_urgently(kind: Kind) {
     let before = service.requests().len();
     alice.publish(&house.topic(), b"heard again", QoS::AtLeastOnce).await;
     service.comes_to(before + 1).await;
+}
+
+async fn over_its_quota_a_tenant_s_wakeups_come_later_and_none_is_lost(kind: Kind) {
+    const SLEEPERS: u32 = 7;
+    let service = PushService::start().await;
+    let mut house = House::closed(Database::create(kind).await, "");
+    house.configure(format!("{}wakeups_per_second = 2\nwakeups_burst = 2\n", service.config(house.folder())));
+    house.start().await;
+    for number in 0..SLEEPERS {
+        asleep(&house, &service, "bob", &format!("phone-{number}")).await;
+    }
+    let mut live = Login::of(&house, "bob", "live").connect(&house).await;
+    live.subscribe("c/+/m", QoS::AtLeastOnce).await;
+    let mut alice = Login::of(&house, "alice", "phone").connect(&house).await;
+    // Two at once, and the others half a second apart.
+    let spread = Duration::from_millis(500) * (SLEEPERS - 2);
+    let all = tokio::time::timeout(spread, service.comes_to(SLEEPERS as usize));
+    let published = async {
+        for _ in 0..5 {
+            alice.publish(&house.topic(), b"x", QoS::AtLeastOnce).await;
+        }
+        // Who is connected does not feel it.
+        assert_eq!(live.receive_payloads(5).await, vec!["x"; 5]);
+    };
+    let (all, ()) = tokio::join!(all, published);
+    assert!(all.is_err(), "within the quota's time");
+    service.comes_to(SLEEPERS as usize).await;
+    service.stays_at(SLEEPERS as usize).await;
 }
 
 async fn nobody_is_woken_who_is_gone(kind: Kind) {
