@@ -231,7 +231,7 @@ impl PostgresRaw {
                 "CREATE TABLE messages (tenant_id uuid NOT NULL, log_offset bigint NOT NULL,
                      topic_id bigint NOT NULL, committed_at_ms bigint NOT NULL, expires_at_ms bigint,
                      message_id uuid NOT NULL, sender_id uuid NOT NULL, qos smallint NOT NULL,
-                     retain boolean NOT NULL, wakes boolean NOT NULL, sealed bytea NOT NULL);
+                     retain boolean NOT NULL, wakes boolean NOT NULL, sealed bytea NOT NULL, low boolean NOT NULL);
                  CREATE UNIQUE INDEX ON messages (tenant_id, log_offset);
                  CREATE INDEX ON messages (topic_id, log_offset)",
             )
@@ -265,7 +265,7 @@ impl CopyRows {
 
     fn push(&mut self, log_offset: i64, message: &Append) {
         let sealed = &message.sealed;
-        self.0.extend(11_i16.to_be_bytes());
+        self.0.extend(12_i16.to_be_bytes());
         self.value(sealed.tenant().0.as_bytes());
         self.value(&log_offset.to_be_bytes());
         self.value(&scattered(message).to_be_bytes());
@@ -278,6 +278,7 @@ impl CopyRows {
         self.value(&[0]);
         self.value(&[1]);
         self.value(sealed.bytes());
+        self.value(&[0]);
     }
 
     fn value(&mut self, bytes: &[u8]) {
