@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sotto_model::Backoff;
 
-use crate::settlement::Attempts;
+use crate::attempts::Attempts;
 
 /// Outbox rows that one turn of the relay takes.
 pub(crate) const RELAY_ROWS_MAX: usize = 1000;

@@ -2,19 +2,13 @@
 
 use std::time::Duration;
 
-use sotto_model::{Backoff, UnixMillis};
+use sotto_model::UnixMillis;
 use sotto_storage::outbox::Settlement;
 use sotto_storage::push_registry::Platform;
 
+use crate::attempts::Attempts;
 use crate::limits::{CREDENTIAL_WAIT, FCM_ATTEMPTS, PUSH_ATTEMPTS};
 use crate::pusher::PushOutcome;
-
-/// How often, and how far apart, one wakeup is tried.
-pub(crate) struct Attempts {
-    pub(crate) max: u32,
-    pub(crate) wait_min: Duration,
-    pub(crate) backoff: Backoff,
-}
 
 /// `attempts` failed before this one; `random` is one uniform draw.
 pub(crate) fn settlement(
