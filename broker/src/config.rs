@@ -7,15 +7,11 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use sotto_model::limits::ACL_RULES_PER_TENANT_MAX;
 use sotto_model::{AclAction, AclEffect, AclFilter, AclRule, ClientLimits, LimitOutOfRange};
-use sotto_storage::outbox::LANES_MAX;
-use sotto_storage::push_registry::{Lane, Platform};
 use sotto_storage::retention::RetentionPolicy;
-use sotto_storage::wakeup_quota::WakeupQuota;
-use sotto_wakeup::AddressGuard;
 
 use crate::admission::{AddressLimits, FailedLoginLimits};
 use crate::drain::DrainPlan;
-use crate::registrar::PushReach;
+use crate::push_config::{Push, PushFile};
 use crate::tls::ClientCertificate;
 
 const MQTTS_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8883);
@@ -31,10 +27,6 @@ const FAILED_LOGINS_DEFAULT: u32 = 100;
 const FAILED_LOGINS_WINDOW_SECONDS_DEFAULT: u32 = 300;
 /// Twenty thousand are gone in ten seconds, and come to other nodes no faster than those take them.
 const DRAIN_PER_SECOND_DEFAULT: u32 = 2000;
-const PUSH_APP_BYTES_MAX: usize = 128;
-/// Of one tenant.
-const WAKEUPS_PER_SECOND_DEFAULT: u32 = 1000;
-const WAKEUPS_BURST_DEFAULT: u32 = 5000;
 /// A phone that is off for a holiday misses nothing, whatever is configured.
 const RETENTION_MINIMUM_DAYS_DEFAULT: u32 = 30;
 
@@ -229,93 +221,6 @@ pub(crate) struct Tls {
     pub(crate) client_crl_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PushFile {
-    #[serde(default)]
-    allow_networks: Vec<IpNet>,
-    extra_ca_file: Option<PathBuf>,
-    wakeups_per_second: Option<u32>,
-    wakeups_burst: Option<u32>,
-    #[serde(default)]
-    apns: Vec<ApnsApp>,
-    #[serde(default)]
-    fcm: Vec<FcmApp>,
-    web_push: Option<WebPushIdentity>,
-}
-
-/// An app for which Apple has given out a key.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ApnsApp {
-    /// What devices name it by; the topic where absent.
-    pub(crate) app: Option<String>,
-    /// The bundle identifier.
-    pub(crate) topic: String,
-    pub(crate) team_id: String,
-    pub(crate) key_id: String,
-    /// PEM (.p8).
-    pub(crate) key_file: PathBuf,
-    #[serde(default)]
-    pub(crate) environment: ApnsEnvironment,
-    /// In the place of Apple's.
-    pub(crate) url: Option<String>,
-}
-
-impl ApnsApp {
-    pub(crate) fn lane(&self) -> Lane {
-        Lane { platform: Platform::Apns, app: self.app.as_deref().unwrap_or(&self.topic).into() }
-    }
-
-    pub(crate) fn url(&self) -> &str {
-        let apple = match self.environment {
-            ApnsEnvironment::Production => "https://api.push.apple.com",
-            ApnsEnvironment::Sandbox => "https://api.sandbox.push.apple.com",
-        };
-        self.url.as_deref().unwrap_or(apple)
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum ApnsEnvironment {
-    #[default]
-    Production,
-    Sandbox,
-}
-
-/// A project for which Google has given out a service account.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct FcmApp {
-    /// What devices name it by.
-    pub(crate) project: String,
-    /// JSON.
-    pub(crate) service_account_file: PathBuf,
-    /// In the place of Google's.
-    pub(crate) url: Option<String>,
-}
-
-impl FcmApp {
-    pub(crate) fn lane(&self) -> Lane {
-        Lane { platform: Platform::Fcm, app: self.project.as_str().into() }
-    }
-
-    pub(crate) fn url(&self) -> &str {
-        self.url.as_deref().unwrap_or("https://fcm.googleapis.com")
-    }
-}
-
-/// Who we are to the push services of browsers.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct WebPushIdentity {
-    /// PEM: an EC key on P-256.
-    pub(crate) key_file: PathBuf,
-    /// `mailto:` or `https:`.
-    pub(crate) contact: String,
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AclFile {
@@ -331,51 +236,6 @@ pub(crate) struct ConfiguredRule {
     /// By name; it is looked up once the store is open.
     pub(crate) tenant: String,
     pub(crate) rule: AclRule,
-}
-
-#[derive(Default)]
-pub(crate) struct Push {
-    /// Networks that endpoints may lead to although they are not public.
-    pub(crate) allow_networks: Vec<IpNet>,
-    /// PEM.
-    pub(crate) extra_ca: Option<Vec<u8>>,
-    pub(crate) quota: WakeupQuota,
-    pub(crate) apns: Vec<ApnsApp>,
-    pub(crate) fcm: Vec<FcmApp>,
-    pub(crate) browsers: Option<WebPushIdentity>,
-}
-
-impl Push {
-    /// What devices may be registered for.
-    pub(crate) fn reach(&self) -> PushReach {
-        let mut lanes = vec![Lane { platform: Platform::UnifiedPush, app: "".into() }];
-        if self.browsers.is_some() {
-            lanes.push(Lane { platform: Platform::WebPush, app: "".into() });
-        }
-        lanes.extend(self.apns.iter().map(ApnsApp::lane));
-        lanes.extend(self.fcm.iter().map(FcmApp::lane));
-        PushReach { lanes: lanes.into(), guard: AddressGuard::new(self.allow_networks.iter().copied()) }
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        let lanes = self.reach().lanes;
-        for (at, lane) in lanes.iter().enumerate() {
-            if lane.app.len() > PUSH_APP_BYTES_MAX || lane.app.chars().any(char::is_control) {
-                return Err(ConfigError::Refused(
-                    "push: app, topic and project are at most 128 printable bytes",
-                ));
-            }
-            if lanes[..at].contains(lane) {
-                return Err(ConfigError::Refused(
-                    "push: two entries have the same app or project; name them by app",
-                ));
-            }
-        }
-        if lanes.len() > LANES_MAX {
-            return Err(ConfigError::Refused("push: more than 64 apps and projects"));
-        }
-        Ok(())
-    }
 }
 
 /// What the command line says, each over what the file says.
@@ -472,17 +332,7 @@ impl Config {
             failed_logins: file.addresses.failed_logins(),
             drain: file.drain.plan(),
             tls: file.tls,
-            push: Push {
-                allow_networks: file.push.allow_networks,
-                extra_ca,
-                quota: WakeupQuota {
-                    per_second: file.push.wakeups_per_second.unwrap_or(WAKEUPS_PER_SECOND_DEFAULT),
-                    burst: file.push.wakeups_burst.unwrap_or(WAKEUPS_BURST_DEFAULT),
-                },
-                apns: file.push.apns,
-                fcm: file.push.fcm,
-                browsers: file.push.web_push,
-            },
+            push: file.push.read(extra_ca),
             limits: file.limits.checked()?,
             retention: file.retention.checked()?,
             acl: file.acl.into_iter().map(ConfiguredRule::from).collect(),
@@ -511,7 +361,7 @@ impl Config {
         if self.tls.client_crl_file.is_some() && self.tls.client_ca_file.is_none() {
             return Err(ConfigError::Refused("tls.client_crl_file needs tls.client_ca_file"));
         }
-        self.push.check()?;
+        self.push.check().map_err(ConfigError::Refused)?;
         if self.connections_max == Some(0) {
             return Err(ConfigError::Refused("connections_max must not be 0"));
         }

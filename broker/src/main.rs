@@ -36,6 +36,7 @@ mod password_queue;
 mod private;
 mod proxy_protocol;
 mod publishing;
+mod push_config;
 mod push_services;
 mod reading;
 mod record;

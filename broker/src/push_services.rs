@@ -14,7 +14,7 @@ use sotto_wakeup::{
 use sotto_wakeup::AddressGuard;
 
 use crate::clock::SystemClock;
-use crate::config::{ApnsApp, FcmApp, Push};
+use crate::push_config::{ApnsApp, FcmApp, Push};
 use crate::registrar::PushReach;
 
 pub(crate) struct PushServices {

@@ -10,7 +10,7 @@ mod access_token;
 pub mod address_guard;
 pub mod apns;
 mod apns_answer;
-pub mod attempts;
+mod attempts;
 mod base_url;
 pub mod breaker;
 pub mod credential_file;

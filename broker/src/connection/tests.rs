@@ -22,8 +22,9 @@ use tokio::net::TcpStream;
 use crate::admission::{AddressLimits, FailedLoginLimits};
 use crate::app::App;
 use crate::clock::SystemClock;
-use crate::config::{Config, Push, Tls};
+use crate::config::{Config, Tls};
 use crate::drain::DrainPlan;
+use crate::push_config::Push;
 
 /// Longer than anything here takes, shorter than what a connection that ends waits for at most.
 const SOON: Duration = Duration::from_secs(4);
