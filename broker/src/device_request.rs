@@ -129,17 +129,21 @@ impl DeviceRequest {
     async fn try_once(&self, services: &Services) -> Result<(), Failure> {
         let (tenant, user) = (self.principal.tenant, self.principal.user);
         match &self.asked {
-            Asked::Register(target) => match services.registrar.register(tenant, self.device, target).await {
-                Ok(()) => Ok(()),
-                Err(RegisterError::Key) => Err(Failure::Away),
-                Err(RegisterError::Directory(error)) => Err(failure(error)),
-            },
+            Asked::Register(target) => {
+                match services.registrar.register(tenant, self.device, target, Some(user)).await {
+                    Ok(()) => Ok(()),
+                    Err(RegisterError::Key) => Err(Failure::Away),
+                    Err(RegisterError::Directory(error)) => Err(failure(error)),
+                }
+            }
             Asked::Unregister => {
-                services.registrar.unregister(tenant, self.device).await.map_err(|error| of_store(&error))
+                let done = services.registrar.unregister(tenant, self.device, Some(user)).await;
+                done.map_err(|error| of_store(&error))
             }
             Asked::Mute { conversation, muted } => {
                 let now = services.clock.unix_now();
-                let done = services.store.set_muted(tenant, *conversation, user, *muted, now).await;
+                let done =
+                    services.store.set_muted(tenant, *conversation, user, *muted, Some(user), now).await;
                 done.map_err(failure)
             }
         }

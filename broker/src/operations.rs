@@ -162,7 +162,7 @@ impl Operations {
             Operation::MemberMute { tenant, conversation, user, muted } => {
                 let (directory, tenant) = self.tenant(&tenant).await?;
                 let user = find_user(&directory, tenant, &user)?;
-                self.store.set_muted(tenant, conversation, user, muted, now).await?;
+                self.store.set_muted(tenant, conversation, user, muted, None, now).await?;
                 Ok(json!({"conversation": conversation, "id": user, "muted": muted}))
             }
             Operation::DeviceList { tenant, user } => {
@@ -188,7 +188,7 @@ impl Operations {
                 let (directory, tenant) = self.tenant(&tenant).await?;
                 let user = find_user(&directory, tenant, &user)?;
                 let device = find_device(&directory, tenant, user, &device)?;
-                self.store.unregister(tenant, device.id, now).await?;
+                self.registrar.unregister(tenant, device.id, None).await?;
                 Ok(json!({"device": device.id}))
             }
             Operation::PushList { tenant } => {
@@ -358,7 +358,7 @@ impl Operations {
         let (directory, tenant) = self.tenant(tenant).await?;
         let user = find_user(&directory, tenant, user)?;
         let device = self.store.ensure_device(tenant, user, device, self.clock.unix_now()).await?;
-        self.registrar.register(tenant, device, &target).await.map_err(|error| match error {
+        self.registrar.register(tenant, device, &target, None).await.map_err(|error| match error {
             RegisterError::Key => OperationError::Key,
             RegisterError::Directory(error) => error.into(),
         })?;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use sotto_keyring::Keyring;
-use sotto_model::{Clock, DeviceId, TenantId};
+use sotto_model::{Clock, DeviceId, TenantId, UserId};
 use sotto_storage::Store;
 use sotto_storage::directory::DirectoryError;
 use sotto_storage::error::StoreError;
@@ -55,19 +55,25 @@ impl Registrar {
         Target::parse(request, &self.reach.lanes, &self.reach.guard)
     }
 
-    /// Replaces what the device had.
+    /// Replaces what the device had. `actor`: the user whose device asked; `None` for an operator.
     pub(crate) async fn register(
         &self,
         tenant: TenantId,
         device: DeviceId,
         target: &Target,
+        actor: Option<UserId>,
     ) -> Result<(), RegisterError> {
         let registration = self.vault.registration(tenant, device, target).await;
         let registration = registration.map_err(|_| RegisterError::Key)?;
-        Ok(self.store.register(&registration).await?)
+        Ok(self.store.register(&registration, actor).await?)
     }
 
-    pub(crate) async fn unregister(&self, tenant: TenantId, device: DeviceId) -> Result<(), StoreError> {
-        self.store.unregister(tenant, device, self.clock.unix_now()).await
+    pub(crate) async fn unregister(
+        &self,
+        tenant: TenantId,
+        device: DeviceId,
+        actor: Option<UserId>,
+    ) -> Result<(), StoreError> {
+        self.store.unregister(tenant, device, actor, self.clock.unix_now()).await
     }
 }

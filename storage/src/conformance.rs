@@ -205,6 +205,7 @@ macro_rules! conformance_tests {
             a_token_is_one_device_s
             unregistering_takes_the_outstanding_wakeup_along
             unregistering_twice_is_no_error
+            the_audit_says_whose_device_asked
         );
         $crate::conformance_group!($fresh, audit,
             every_event_comes_back_newest_first

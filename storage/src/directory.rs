@@ -154,13 +154,14 @@ pub trait Directory: Send + Sync {
         user: UserId,
         now: UnixMillis,
     ) -> Result<(), DirectoryError>;
-    /// `Missing` for who is no member. A membership begins unmuted.
+    /// `Missing` for who is no member. A membership begins unmuted. `actor`: the user, where one asked.
     async fn set_muted(
         &self,
         tenant: TenantId,
         conversation: ConversationId,
         user: UserId,
         muted: bool,
+        actor: Option<UserId>,
         now: UnixMillis,
     ) -> Result<(), DirectoryError>;
     /// Puts a rule at a position of the tenant's list, counted from 1 and moving those behind it; at its end

@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sotto_model::{DeviceId, TenantId, UnixMillis};
+use sotto_model::{DeviceId, TenantId, UnixMillis, UserId};
 
 use crate::directory::DirectoryError;
 use crate::error::StoreError;
@@ -81,9 +81,20 @@ pub trait PushRegistry: Send + Sync {
     ///
     /// A token is one device's: another of the tenant that was registered with it is unregistered, so that a phone
     /// that was handed on, or an app that was installed anew, is not woken for whom it was before.
-    async fn register(&self, registration: &PushRegistration) -> Result<(), DirectoryError>;
+    ///
+    /// `actor`: the user whose device asked; `None` for an operator.
+    async fn register(
+        &self,
+        registration: &PushRegistration,
+        actor: Option<UserId>,
+    ) -> Result<(), DirectoryError>;
     /// Takes the registration away, its outstanding wakeup too. Done already is no error.
-    async fn unregister(&self, tenant: TenantId, device: DeviceId, now: UnixMillis)
-    -> Result<(), StoreError>;
+    async fn unregister(
+        &self,
+        tenant: TenantId,
+        device: DeviceId,
+        actor: Option<UserId>,
+        now: UnixMillis,
+    ) -> Result<(), StoreError>;
     async fn registrations(&self, tenant: TenantId) -> Result<Vec<PushRegistration>, StoreError>;
 }

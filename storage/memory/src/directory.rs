@@ -220,6 +220,7 @@ impl Directory for MemoryStore {
         conversation: ConversationId,
         user: UserId,
         muted: bool,
+        actor: Option<UserId>,
         now: UnixMillis,
     ) -> Result<(), DirectoryError> {
         let mut state = self.lock();
@@ -229,7 +230,7 @@ impl Directory for MemoryStore {
         if row.muted != muted {
             row.muted = muted;
             let action = if muted { AuditAction::MemberMuted } else { AuditAction::MemberUnmuted };
-            changed(&mut state, tenant, action, user.0, now);
+            changed_by(&mut state, tenant, actor, action, user.0, now);
         }
         Ok(())
     }
@@ -284,16 +285,20 @@ pub(crate) fn changed(
     resource: Uuid,
     now: UnixMillis,
 ) {
+    changed_by(state, tenant, None, action, resource, now);
+}
+
+fn changed_by(
+    state: &mut State,
+    tenant: TenantId,
+    actor: Option<UserId>,
+    action: AuditAction,
+    resource: Uuid,
+    now: UnixMillis,
+) {
     state.revision += 1;
     let resource = Some(resource);
-    state.audit.push(AuditEvent {
-        at: now,
-        tenant: Some(tenant),
-        actor: None,
-        action,
-        resource,
-        allowed: true,
-    });
+    state.audit.push(AuditEvent { at: now, tenant: Some(tenant), actor, action, resource, allowed: true });
 }
 
 fn snapshot(state: &State) -> DirectorySnapshot {

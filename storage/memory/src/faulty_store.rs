@@ -387,9 +387,10 @@ impl Directory for FaultyStore {
         conversation: ConversationId,
         user: UserId,
         muted: bool,
+        actor: Option<UserId>,
         now: UnixMillis,
     ) -> Result<(), DirectoryError> {
-        let set = self.inner.set_muted(tenant, conversation, user, muted, now);
+        let set = self.inner.set_muted(tenant, conversation, user, muted, actor, now);
         self.call("mute conversation", set, DirectoryError::Store).await
     }
 
@@ -415,17 +416,23 @@ impl Directory for FaultyStore {
 
 #[async_trait]
 impl PushRegistry for FaultyStore {
-    async fn register(&self, registration: &PushRegistration) -> Result<(), DirectoryError> {
-        self.call("register", self.inner.register(registration), DirectoryError::Store).await
+    async fn register(
+        &self,
+        registration: &PushRegistration,
+        actor: Option<UserId>,
+    ) -> Result<(), DirectoryError> {
+        self.call("register", self.inner.register(registration, actor), DirectoryError::Store).await
     }
 
     async fn unregister(
         &self,
         tenant: TenantId,
         device: DeviceId,
+        actor: Option<UserId>,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
-        self.call("unregister", self.inner.unregister(tenant, device, now), std::convert::identity).await
+        self.call("unregister", self.inner.unregister(tenant, device, actor, now), std::convert::identity)
+            .await
     }
 
     async fn registrations(&self, tenant: TenantId) -> Result<Vec<PushRegistration>, StoreError> {

@@ -1,7 +1,7 @@
 //! Push registrations, one a device.
 
 use async_trait::async_trait;
-use sotto_model::{DeviceId, TenantId, UnixMillis};
+use sotto_model::{DeviceId, TenantId, UnixMillis, UserId};
 use sotto_storage::StoreError;
 use sotto_storage::audit::{AuditAction, AuditEvent};
 use sotto_storage::directory::DirectoryError;
@@ -12,7 +12,11 @@ use crate::store::MemoryStore;
 
 #[async_trait]
 impl PushRegistry for MemoryStore {
-    async fn register(&self, registration: &PushRegistration) -> Result<(), DirectoryError> {
+    async fn register(
+        &self,
+        registration: &PushRegistration,
+        actor: Option<UserId>,
+    ) -> Result<(), DirectoryError> {
         let mut state = self.lock();
         let key = (registration.tenant, registration.device);
         if !state.tenants.contains_key(&registration.tenant) {
@@ -30,7 +34,7 @@ impl PushRegistry for MemoryStore {
             state.registrations.remove(&former);
             state.wakes.remove(&former);
             let (action, at) = (AuditAction::PushUnregistered, registration.registered_at);
-            state.audit.push(event(former.0, former.1, action, at));
+            state.audit.push(event(former.0, former.1, actor, action, at));
         }
         let before = state.registrations.get(&key);
         let is_known = before.is_some_and(has_token);
@@ -43,7 +47,8 @@ impl PushRegistry for MemoryStore {
         let row = RegistrationRow { registration: registration.clone(), low_sent_at };
         state.registrations.insert(key, row);
         let action = AuditAction::PushRegistered;
-        state.audit.push(event(registration.tenant, registration.device, action, registration.registered_at));
+        let at = registration.registered_at;
+        state.audit.push(event(registration.tenant, registration.device, actor, action, at));
         Ok(())
     }
 
@@ -51,12 +56,13 @@ impl PushRegistry for MemoryStore {
         &self,
         tenant: TenantId,
         device: DeviceId,
+        actor: Option<UserId>,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
         let mut state = self.lock();
         if state.registrations.remove(&(tenant, device)).is_some() {
             state.wakes.remove(&(tenant, device));
-            state.audit.push(event(tenant, device, AuditAction::PushUnregistered, now));
+            state.audit.push(event(tenant, device, actor, AuditAction::PushUnregistered, now));
         }
         Ok(())
     }
@@ -69,6 +75,12 @@ impl PushRegistry for MemoryStore {
     }
 }
 
-fn event(tenant: TenantId, device: DeviceId, action: AuditAction, at: UnixMillis) -> AuditEvent {
-    AuditEvent { at, tenant: Some(tenant), actor: None, action, resource: Some(device.0), allowed: true }
+fn event(
+    tenant: TenantId,
+    device: DeviceId,
+    actor: Option<UserId>,
+    action: AuditAction,
+    at: UnixMillis,
+) -> AuditEvent {
+    AuditEvent { at, tenant: Some(tenant), actor, action, resource: Some(device.0), allowed: true }
 }

@@ -31,6 +31,7 @@ impl AuditLog for PostgresStore {
 }
 
 /// An operator's change, done: written in the transaction that makes it.
+/// By an operator.
 pub(crate) async fn insert_change(
     connection: &mut PgConnection,
     tenant: TenantId,
@@ -38,8 +39,19 @@ pub(crate) async fn insert_change(
     resource: Uuid,
     at: UnixMillis,
 ) -> Result<(), Fault> {
+    insert_change_by(connection, tenant, None, action, resource, at).await
+}
+
+pub(crate) async fn insert_change_by(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    actor: Option<UserId>,
+    action: AuditAction,
+    resource: Uuid,
+    at: UnixMillis,
+) -> Result<(), Fault> {
     let event =
-        AuditEvent { at, tenant: Some(tenant), actor: None, action, resource: Some(resource), allowed: true };
+        AuditEvent { at, tenant: Some(tenant), actor, action, resource: Some(resource), allowed: true };
     insert(connection, &[event]).await
 }
 

@@ -18,7 +18,7 @@ use sotto_storage::directory::{
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
-use crate::audit::insert_change;
+use crate::audit::{insert_change, insert_change_by};
 use crate::column::{self, bigint};
 use crate::fault::Fault;
 use crate::lane::within;
@@ -147,10 +147,12 @@ impl Directory for PostgresStore {
         conversation: ConversationId,
         user: UserId,
         muted: bool,
+        actor: Option<UserId>,
         now: UnixMillis,
     ) -> Result<(), DirectoryError> {
         let mut held = self.control.hold("mute conversation").await?;
-        let result = within(set_muted(held.connection(), tenant, conversation, user, muted, now)).await;
+        let result =
+            within(set_muted(held.connection(), tenant, conversation, user, muted, actor, now)).await;
         held.settle(result)?
     }
 
@@ -513,6 +515,7 @@ async fn set_muted(
     conversation: ConversationId,
     user: UserId,
     muted: bool,
+    actor: Option<UserId>,
     now: UnixMillis,
 ) -> Change<()> {
     let mut change = begin_change(connection).await?;
@@ -539,7 +542,7 @@ async fn set_muted(
     .execute(&mut *change)
     .await?;
     let action = if muted { AuditAction::MemberMuted } else { AuditAction::MemberUnmuted };
-    insert_change(&mut change, tenant, action, user.0, now).await?;
+    insert_change_by(&mut change, tenant, actor, action, user.0, now).await?;
     change.commit().await?;
     Ok(Ok(()))
 }

@@ -1,7 +1,7 @@
 //! Where each device is to be woken.
 
 use async_trait::async_trait;
-use sotto_model::{DeviceId, TenantId, UnixMillis};
+use sotto_model::{DeviceId, TenantId, UnixMillis, UserId};
 use sotto_storage::StoreError;
 use sotto_storage::audit::AuditAction;
 use sotto_storage::directory::DirectoryError;
@@ -9,7 +9,7 @@ use sotto_storage::push_registry::{PushRegistration, PushRegistry};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::audit::insert_change;
+use crate::audit::insert_change_by;
 use crate::column::{self, bigint};
 use crate::fault::Fault;
 use crate::lane::within;
@@ -17,9 +17,13 @@ use crate::store::PostgresStore;
 
 #[async_trait]
 impl PushRegistry for PostgresStore {
-    async fn register(&self, registration: &PushRegistration) -> Result<(), DirectoryError> {
+    async fn register(
+        &self,
+        registration: &PushRegistration,
+        actor: Option<UserId>,
+    ) -> Result<(), DirectoryError> {
         let mut held = self.control.hold("register push").await?;
-        let result = within(register(held.connection(), registration)).await;
+        let result = within(register(held.connection(), registration, actor)).await;
         held.settle(result)?
     }
 
@@ -27,10 +31,11 @@ impl PushRegistry for PostgresStore {
         &self,
         tenant: TenantId,
         device: DeviceId,
+        actor: Option<UserId>,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
         let mut held = self.control.hold("unregister push").await?;
-        let result = within(unregister(held.connection(), tenant, device, now)).await;
+        let result = within(unregister(held.connection(), tenant, device, actor, now)).await;
         held.settle(result)
     }
 
@@ -44,6 +49,7 @@ impl PushRegistry for PostgresStore {
 async fn register(
     connection: &mut PgConnection,
     registration: &PushRegistration,
+    actor: Option<UserId>,
 ) -> Result<Result<(), DirectoryError>, Fault> {
     let mut change = connection.begin().await?;
     // The share lock keeps the device until the registration is committed.
@@ -57,7 +63,8 @@ async fn register(
     }
     for former in claim_token(&mut change, registration).await? {
         let at = registration.registered_at;
-        insert_change(&mut change, registration.tenant, AuditAction::PushUnregistered, former, at).await?;
+        insert_change_by(&mut change, registration.tenant, actor, AuditAction::PushUnregistered, former, at)
+            .await?;
     }
     // A wakeup on its way to another token is on its way no longer, and one that is sent may have gone nowhere.
     sqlx::query(
@@ -90,9 +97,10 @@ async fn register(
     .bind(bigint(registration.registered_at.0))
     .execute(&mut *change)
     .await?;
-    insert_change(
+    insert_change_by(
         &mut change,
         registration.tenant,
+        actor,
         AuditAction::PushRegistered,
         registration.device.0,
         registration.registered_at,
@@ -144,6 +152,7 @@ async fn unregister(
     connection: &mut PgConnection,
     tenant: TenantId,
     device: DeviceId,
+    actor: Option<UserId>,
     now: UnixMillis,
 ) -> Result<(), Fault> {
     let mut change = connection.begin().await?;
@@ -153,7 +162,7 @@ async fn unregister(
         .execute(&mut *change)
         .await?;
     if deleted.rows_affected() > 0 {
-        insert_change(&mut change, tenant, AuditAction::PushUnregistered, device.0, now).await?;
+        insert_change_by(&mut change, tenant, actor, AuditAction::PushUnregistered, device.0, now).await?;
     }
     change.commit().await?;
     Ok(())

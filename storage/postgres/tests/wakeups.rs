@@ -110,7 +110,7 @@ async fn what_changes_wakeups_at_once_does_not_lock_itself_out() {
                 let place = if round % 2 == 0 { place } else { people.len() - 1 - place };
                 let token = u8::try_from((place as u64 + round) % 5).expect("a few tokens");
                 let registration = PushRegistration { lookup: [token; 32], ..f.registration(&people[place]) };
-                register.register(&registration).await.expect("register");
+                register.register(&registration, None).await.expect("register");
             }
         }
     };

@@ -77,8 +77,19 @@ pub(crate) async fn insert_change(
     resource: Uuid,
     at: UnixMillis,
 ) -> Result<(), StoreError> {
+    insert_change_by(connection, tenant, None, action, resource, at).await
+}
+
+pub(crate) async fn insert_change_by(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    actor: Option<UserId>,
+    action: AuditAction,
+    resource: Uuid,
+    at: UnixMillis,
+) -> Result<(), StoreError> {
     let event =
-        AuditEvent { at, tenant: Some(tenant), actor: None, action, resource: Some(resource), allowed: true };
+        AuditEvent { at, tenant: Some(tenant), actor, action, resource: Some(resource), allowed: true };
     insert_audit(connection, &event).await
 }
 

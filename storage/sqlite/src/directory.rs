@@ -158,11 +158,13 @@ impl Directory for SqliteStore {
         conversation: ConversationId,
         user: UserId,
         muted: bool,
+        actor: Option<UserId>,
         now: UnixMillis,
     ) -> Result<(), DirectoryError> {
         let mut transaction = self.writer.begin("mute conversation").await?;
         let connection = transaction.connection();
-        let result = set_muted(connection, &self.tenants, tenant, conversation, user, muted, now).await;
+        let result =
+            set_muted(connection, &self.tenants, tenant, conversation, user, muted, actor, now).await;
         transaction.finish(result).await
     }
 
@@ -490,6 +492,7 @@ async fn set_muted(
     conversation: ConversationId,
     user: UserId,
     muted: bool,
+    actor: Option<UserId>,
     now: UnixMillis,
 ) -> Result<(), DirectoryError> {
     const OPERATION: &str = "mute conversation";
@@ -517,7 +520,7 @@ async fn set_muted(
     .await
     .during(OPERATION)?;
     let action = if muted { AuditAction::MemberMuted } else { AuditAction::MemberUnmuted };
-    changed(connection, tenant, action, Some(user.0), now).await
+    changed_by(connection, tenant, actor, action, Some(user.0), now).await
 }
 
 async fn add_acl_rule(
@@ -616,9 +619,21 @@ fn one_row(done: &SqliteQueryResult, otherwise: DirectoryError) -> Result<(), Di
 }
 
 /// What every change ends with.
+/// By an operator.
 pub(crate) async fn changed(
     connection: &mut SqliteConnection,
     tenant: TenantId,
+    action: AuditAction,
+    resource: Option<Uuid>,
+    now: UnixMillis,
+) -> Result<(), DirectoryError> {
+    changed_by(connection, tenant, None, action, resource, now).await
+}
+
+async fn changed_by(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    actor: Option<UserId>,
     action: AuditAction,
     resource: Option<Uuid>,
     now: UnixMillis,
@@ -627,7 +642,7 @@ pub(crate) async fn changed(
         .execute(&mut *connection)
         .await
         .during("raise revision")?;
-    let event = AuditEvent { at: now, tenant: Some(tenant), actor: None, action, resource, allowed: true };
+    let event = AuditEvent { at: now, tenant: Some(tenant), actor, action, resource, allowed: true };
     Ok(insert_audit(connection, &event).await?)
 }
 

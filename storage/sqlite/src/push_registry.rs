@@ -1,7 +1,7 @@
 //! Push registrations, one a device.
 
 use async_trait::async_trait;
-use sotto_model::{DeviceId, TenantId, UnixMillis};
+use sotto_model::{DeviceId, TenantId, UnixMillis, UserId};
 use sotto_storage::StoreError;
 use sotto_storage::audit::AuditAction;
 use sotto_storage::directory::DirectoryError;
@@ -9,7 +9,7 @@ use sotto_storage::push_registry::{PushRegistration, PushRegistry};
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use crate::audit::insert_change;
+use crate::audit::insert_change_by;
 use crate::error::During;
 use crate::log_id::TenantNo;
 use crate::number::{millis, platform, to_row};
@@ -18,9 +18,13 @@ use crate::tenants::TenantNumbers;
 
 #[async_trait]
 impl PushRegistry for SqliteStore {
-    async fn register(&self, registration: &PushRegistration) -> Result<(), DirectoryError> {
+    async fn register(
+        &self,
+        registration: &PushRegistration,
+        actor: Option<UserId>,
+    ) -> Result<(), DirectoryError> {
         let mut transaction = self.writer.begin("register push").await?;
-        let result = register(transaction.connection(), &self.tenants, registration).await;
+        let result = register(transaction.connection(), &self.tenants, registration, actor).await;
         transaction.finish(result).await
     }
 
@@ -28,10 +32,11 @@ impl PushRegistry for SqliteStore {
         &self,
         tenant: TenantId,
         device: DeviceId,
+        actor: Option<UserId>,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
         let mut transaction = self.writer.begin("unregister push").await?;
-        let result = unregister(transaction.connection(), &self.tenants, tenant, device, now).await;
+        let result = unregister(transaction.connection(), &self.tenants, tenant, device, actor, now).await;
         transaction.finish(result).await
     }
 
@@ -65,6 +70,7 @@ async fn register(
     connection: &mut SqliteConnection,
     tenants: &TenantNumbers,
     registration: &PushRegistration,
+    actor: Option<UserId>,
 ) -> Result<(), DirectoryError> {
     const OPERATION: &str = "register push";
     let tenant =
@@ -79,7 +85,7 @@ async fn register(
     if device.is_none() {
         return Err(DirectoryError::Missing("device"));
     }
-    claim_token(connection, tenant, registration).await?;
+    claim_token(connection, tenant, registration, actor).await?;
     move_wakeup(connection, tenant, registration).await?;
     // Not REPLACE, which deletes the row first and the outstanding wakeup with it.
     sqlx::query(
@@ -102,7 +108,7 @@ async fn register(
     .await
     .during(OPERATION)?;
     let (device, at) = (registration.device.0, registration.registered_at);
-    insert_change(connection, registration.tenant, AuditAction::PushRegistered, device, at).await?;
+    insert_change_by(connection, registration.tenant, actor, AuditAction::PushRegistered, device, at).await?;
     Ok(())
 }
 
@@ -111,6 +117,7 @@ async fn claim_token(
     connection: &mut SqliteConnection,
     tenant: TenantNo,
     registration: &PushRegistration,
+    actor: Option<UserId>,
 ) -> Result<(), StoreError> {
     let formers: Vec<Uuid> = sqlx::query_scalar(
         "DELETE FROM push_registrations WHERE tenant_no = ? AND lookup = ? AND device_id <> ?
@@ -124,7 +131,7 @@ async fn claim_token(
     .during("claim push token")?;
     for former in formers {
         let (action, at) = (AuditAction::PushUnregistered, registration.registered_at);
-        insert_change(connection, registration.tenant, action, former, at).await?;
+        insert_change_by(connection, registration.tenant, actor, action, former, at).await?;
     }
     Ok(())
 }
@@ -159,6 +166,7 @@ async fn unregister(
     tenants: &TenantNumbers,
     tenant: TenantId,
     device: DeviceId,
+    actor: Option<UserId>,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     let Some(tenant_no) = tenants.number(connection, tenant).await? else { return Ok(()) };
@@ -172,5 +180,5 @@ async fn unregister(
     if deleted.rows_affected() == 0 {
         return Ok(());
     }
-    insert_change(connection, tenant, AuditAction::PushUnregistered, device.0, now).await
+    insert_change_by(connection, tenant, actor, AuditAction::PushUnregistered, device.0, now).await
 }

@@ -196,7 +196,7 @@ pub async fn a_membership_holds_since_the_head(f: Fixture) {
 
 pub async fn a_member_mutes_a_conversation(f: Fixture) {
     let mut watch = Watch::new(&f).await;
-    let set = async |user, muted, at| f.store.set_muted(f.clinic, f.ward, user, muted, later(at)).await;
+    let set = async |user, muted, at| f.store.set_muted(f.clinic, f.ward, user, muted, None, later(at)).await;
     let muted = async || {
         let members = f.store.snapshot().await.expect("snapshot").memberships;
         members.into_iter().filter(|member| member.muted).map(|member| member.user).collect::<Vec<_>>()
@@ -206,7 +206,7 @@ pub async fn a_member_mutes_a_conversation(f: Fixture) {
     assert_eq!(muted().await, [f.bob.user]);
     set(f.bob.user, true, 2).await.expect("mute again");
     missing(&set(UserId(Uuid::new_v4()), true, 3).await);
-    missing(&f.store.set_muted(f.lab, f.ward, f.carol.user, true, later(4)).await);
+    missing(&f.store.set_muted(f.lab, f.ward, f.carol.user, true, None, later(4)).await);
     watch.nothing_changed(&f).await;
     set(f.bob.user, false, 5).await.expect("unmute");
     watch.one_change(&f, f.clinic, AuditAction::MemberUnmuted, f.bob.user.0, 5).await;

@@ -262,7 +262,7 @@ impl Fixture {
     }
 
     pub async fn register(&self, person: &Person) {
-        self.store.register(&self.registration(person)).await.expect("register");
+        self.store.register(&self.registration(person), None).await.expect("register");
     }
 
     /// A device that can be woken and sleeps, with everything up to `cursor` done.

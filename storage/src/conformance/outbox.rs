@@ -354,7 +354,7 @@ pub async fn a_token_registered_anew_survives_the_refusal_of_the_old_one(f: Fixt
         sealed_token: "another".into(),
         ..f.registration(&f.bob)
     };
-    f.store.register(&anew).await.expect("register");
+    f.store.register(&anew, None).await.expect("register");
     settle(&f, &wakeup, TOKEN_INVALID, 7).await;
     let claimed = claim(&f, 7).await;
     assert_eq!(devices(&claimed), [f.bob.device]);

@@ -34,7 +34,7 @@ pub async fn a_wakeup_is_as_urgent_as_the_most_urgent_message(f: Fixture) {
 pub async fn a_muted_conversation_wakes_without_urgency(f: Fixture) {
     f.asleep(&f.bob, Offset(0)).await;
     f.asleep(&f.carol, Offset(0)).await;
-    f.store.set_muted(f.clinic, f.ward, f.bob.user, true, NOW).await.expect("mute");
+    f.store.set_muted(f.clinic, f.ward, f.bob.user, true, None, NOW).await.expect("mute");
     publish(&f, Urgency::High, 0).await;
     assert_eq!(relay(&f, 0).await.wakeups, 2);
     for wakeup in claim(&f, 0).await {
@@ -60,7 +60,7 @@ pub async fn closing_behind_is_as_urgent_as_what_is_behind(f: Fixture) {
     relay(&f, 0).await;
     f.close(session, Offset(0)).await;
     assert_eq!(claim(&f, 0).await[0].urgency, Urgency::High);
-    f.store.set_muted(f.clinic, f.ward, f.bob.user, true, NOW).await.expect("mute");
+    f.store.set_muted(f.clinic, f.ward, f.bob.user, true, None, NOW).await.expect("mute");
     f.close(f.connect(&f.bob).await, Offset(0)).await;
     assert_eq!(claim(&f, 0).await[0].urgency, Urgency::Low);
     let inbox = topic(&format!("u/{}/m", f.bob.user));
@@ -185,7 +185,7 @@ pub async fn the_last_push_without_urgency_is_remembered_with_its_token(f: Fixtu
     }
     assert_eq!(seen, [None, None, Some(later(21)), Some(later(21))]);
     let anew = PushRegistration { lookup: [1; 32], ..f.registration(&f.bob) };
-    f.store.register(&anew).await.expect("register");
+    f.store.register(&anew, None).await.expect("register");
     publish(&f, Urgency::Low, 0).await;
     relay(&f, 50).await;
     assert_eq!(claim(&f, 50).await[0].last_low_sent_at, None, "of another token");
@@ -330,7 +330,7 @@ pub async fn dead_letters_are_replayed_for_whom_still_sleeps(f: Fixture) {
         }
     }
     f.connect(&f.carol).await;
-    f.store.unregister(f.clinic, dave.device, NOW).await.expect("unregister");
+    f.store.unregister(f.clinic, dave.device, None, NOW).await.expect("unregister");
     let replay = async |selector, limit| {
         f.store.replay_dead_letters(selector, limit, later(100)).await.expect("replay")
     };
@@ -414,7 +414,7 @@ async fn sleepers(f: &Fixture, count: usize) -> Vec<Person> {
 async fn asleep_in(f: &Fixture, person: &Person, lane: &Lane) {
     let Lane { platform, app } = lane.clone();
     let registration = PushRegistration { platform, app, ..f.registration(person) };
-    f.store.register(&registration).await.expect("register");
+    f.store.register(&registration, None).await.expect("register");
     let session = f.connect(person).await;
     f.close(session, Offset(0)).await;
 }

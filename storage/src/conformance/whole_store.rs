@@ -84,7 +84,7 @@ async fn register(fixture: &Fixture, person: &Person) {
         .await
         .expect("seal a token");
     let registration = PushRegistration { sealed_token, ..fixture.registration(person) };
-    fixture.store.register(&registration).await.expect("register");
+    fixture.store.register(&registration, None).await.expect("register");
 }
 
 /// As a process that has just started would check it.

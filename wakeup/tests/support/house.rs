@@ -129,7 +129,7 @@ impl House {
         let target = target.expect("an endpoint");
         let registration = self.vault().registration(TENANT, self.phone, &target).await;
         let registration = registration.expect("a sealed token");
-        self.store.register(&registration).await.expect("registered");
+        self.store.register(&registration, None).await.expect("registered");
     }
 
     /// A pusher that trusts the service's authority and may reach this machine.
