@@ -66,7 +66,7 @@ async fn metrics_tell_what_happened(kind: Kind) {
     assert!((1..=5).contains(&commits), "{commits} commits");
     let took = metrics.value("sotto_commit_seconds_sum");
     assert!(took > 0.0 && took < 10.0, "{took} s");
-    for sample in ["sotto_outbox_oldest_seconds ", "sotto_wakeups_due ", "sotto_dead_letters "] {
+    for sample in ["sotto_outbox_oldest_seconds ", "sotto_wakeups_outstanding{", "sotto_dead_letters "] {
         assert!(metrics.text().contains(&format!("\n{sample}")), "{sample}");
     }
     assert_eq!(house.get("/health/live").await, (200, "live\n".to_owned()));
