@@ -130,8 +130,8 @@ damages! {
     a_membership_of_no_conversation_is_found:
         "DELETE FROM conversations" => [(MembershipDangling, 3)];
     an_outbox_row_of_no_topic_is_found:
-        "INSERT INTO outbox (base_offset, ordinals, topic_ids, sender_ids, expiries_ms, committed_at_ms) \
-         VALUES (0, '{1}', '{999}', ARRAY[gen_random_uuid()], '{NULL}', 0)" => [(OutboxOfNoTopic, 1)];
+        "INSERT INTO outbox (base_offset, ordinals, topic_ids, sender_ids, expiries_ms, committed_at_ms, urgency) \
+         VALUES (0, '{1}', '{999}', ARRAY[gen_random_uuid()], '{NULL}', 0, 2)" => [(OutboxOfNoTopic, 1)];
     an_outbox_row_that_lacks_a_place_is_found:
         "UPDATE outbox SET ordinals = ARRAY[]::integer[] WHERE base_offset + ordinals[1] = 4"
             => [(OutboxOutOfRange, 1)];
