@@ -164,7 +164,7 @@ impl Directory for SqliteStore {
         let mut transaction = self.writer.begin("mute conversation").await?;
         let connection = transaction.connection();
         let result =
-            set_muted(connection, &self.tenants, tenant, conversation, user, muted, actor, now).await;
+            set_muted(connection, &self.tenants, (tenant, conversation, user), muted, actor, now).await;
         transaction.finish(result).await
     }
 
@@ -488,9 +488,7 @@ async fn remove_member(
 async fn set_muted(
     connection: &mut SqliteConnection,
     tenants: &TenantNumbers,
-    tenant: TenantId,
-    conversation: ConversationId,
-    user: UserId,
+    (tenant, conversation, user): (TenantId, ConversationId, UserId),
     muted: bool,
     actor: Option<UserId>,
     now: UnixMillis,
