@@ -31,9 +31,9 @@ pub(crate) struct Push {
 impl Push {
     /// What devices may be registered for.
     pub(crate) fn reach(&self) -> PushReach {
-        let mut lanes = vec![Lane { platform: Platform::UnifiedPush, app: "".into() }];
+        let mut lanes = vec![Lane::without_app(Platform::UnifiedPush)];
         if self.browsers.is_some() {
-            lanes.push(Lane { platform: Platform::WebPush, app: "".into() });
+            lanes.push(Lane::without_app(Platform::WebPush));
         }
         lanes.extend(self.apns.iter().map(ApnsApp::lane));
         lanes.extend(self.fcm.iter().map(FcmApp::lane));

@@ -28,7 +28,7 @@ impl PushServices {
     /// UnifiedPush alone, over a pusher of a test's.
     #[cfg(test)]
     pub(crate) fn through(pusher: Arc<dyn Pusher>) -> Self {
-        let lane = Lane { platform: Platform::UnifiedPush, app: "".into() };
+        let lane = Lane::without_app(Platform::UnifiedPush);
         let reach = PushReach { lanes: [lane.clone()].into(), guard: AddressGuard::new([]) };
         let services = vec![PushService { lane, pusher }];
         Self { services, reach, quota: WakeupQuota::default() }
@@ -43,7 +43,7 @@ impl PushServices {
         let mut add = |lane: Lane, pusher: Arc<dyn Pusher>| services.push(PushService { lane, pusher });
         let guard = || push.allow_networks.iter().copied();
         let unified_push = UnifiedPush::new(clock.clone(), guard(), roots).context("push.extra_ca_file")?;
-        add(Lane { platform: Platform::UnifiedPush, app: "".into() }, Arc::new(unified_push));
+        add(Lane::without_app(Platform::UnifiedPush), Arc::new(unified_push));
         for app in &push.apns {
             add(app.lane(), Arc::new(apns(app, roots, clock.clone()).context("[[push.apns]]")?));
         }
@@ -59,7 +59,7 @@ impl PushServices {
                 timings: HttpTimings::default(),
             };
             let web_push = WebPush::new(config, clock).context("[push.web_push]")?;
-            add(Lane { platform: Platform::WebPush, app: "".into() }, Arc::new(web_push));
+            add(Lane::without_app(Platform::WebPush), Arc::new(web_push));
         }
         Ok(Self { services, reach, quota: push.quota })
     }

@@ -45,6 +45,13 @@ pub struct Lane {
     pub app: Box<str>,
 }
 
+impl Lane {
+    /// Of a service that any server may call.
+    pub fn without_app(platform: Platform) -> Self {
+        Self { platform, app: "".into() }
+    }
+}
+
 /// `apns:org.example.app`, or the platform alone.
 impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

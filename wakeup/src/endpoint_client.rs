@@ -41,10 +41,6 @@ impl EndpointClient {
         Ok(Self { client, guard, gates: OriginGates::default(), trouble: Trouble::default(), clock })
     }
 
-    pub(crate) fn guard(&self) -> &AddressGuard {
-        &self.guard
-    }
-
     pub(crate) fn last_trouble(&self) -> Option<(&'static str, UnixMillis)> {
         self.trouble.last()
     }

@@ -97,7 +97,7 @@ impl Wakeups {
         registration: &PushRegistration,
         urgency: Urgency,
     ) -> Result<(PushOutcome, Option<&'static str>), TestPushError> {
-        let lane = Lane { platform: registration.platform, app: registration.app.clone() };
+        let lane = registration.lane();
         let gate = self.gates.iter().find(|gate| gate.lane == lane);
         let gate = gate.ok_or(TestPushError::NotConfigured(lane))?;
         let PushRegistration { tenant, device, platform, sealed_token, .. } = registration;

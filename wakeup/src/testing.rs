@@ -1,4 +1,4 @@
-//! Made-up time for unit tests.
+//! A clock that moves when told, for unit tests and those in `tests` alike.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -36,11 +36,6 @@ impl UnifiedPush {
         let guard = AddressGuard::new(allow_networks);
         Ok(Self(EndpointClient::new(guard, extra_roots, HttpTimings::default(), clock)?))
     }
-
-    /// The guard by which endpoints are judged, for their registration.
-    pub fn guard(&self) -> &AddressGuard {
-        self.0.guard()
-    }
 }
 
 #[async_trait]

@@ -64,11 +64,6 @@ impl WebPush {
         self.credential.current().public_key()
     }
 
-    /// The guard by which endpoints are judged, for their registration.
-    pub fn guard(&self) -> &AddressGuard {
-        self.endpoints.guard()
-    }
-
     async fn deliver(&self, raw: &str, urgency: Urgency) -> Result<PushOutcome, PushOutcome> {
         let endpoint = self.endpoints.check(raw)?;
         let (vapid, origin) = (self.credential.current(), endpoint.origin());

@@ -205,7 +205,7 @@ async fn a_process_that_dies_after_the_push_costs_one_push_more_when_its_lease_h
     let now = house.clock.unix_now();
     house.store.relay(100, now).await.expect("relayed");
     let lease_until = now.saturating_add(Duration::from_mins(1));
-    let lane = Lane { platform: Platform::UnifiedPush, app: "".into() };
+    let lane = Lane::without_app(Platform::UnifiedPush);
     assert_eq!(house.store.claim(&lane, 10, now, lease_until).await.expect("claimed").len(), 1);
     let wakeup = Wakeup {
         token: PushToken::new(service.endpoint()),

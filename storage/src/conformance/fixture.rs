@@ -275,7 +275,7 @@ impl Fixture {
 
 /// Of the registrations that [`Fixture::register`] makes.
 pub fn lane() -> Lane {
-    Lane { platform: Platform::UnifiedPush, app: "".into() }
+    Lane::without_app(Platform::UnifiedPush)
 }
 
 /// A token of its own for each device.

@@ -249,7 +249,7 @@ fn network(text: &str) -> IpNet {
 }
 
 fn lane() -> Lane {
-    Lane { platform: Platform::UnifiedPush, app: "".into() }
+    Lane::without_app(Platform::UnifiedPush)
 }
 
 async fn populate(store: &SqliteStore, now: UnixMillis) -> DeviceId {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[path = "../../src/testing.rs"]
 pub(crate) mod clock;
 pub(crate) mod flaky_outbox;
 pub(crate) mod house;
