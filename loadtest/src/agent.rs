@@ -5,37 +5,27 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver as Inbox, RecvTimeoutError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail};
-use clap::Parser;
-use serde::Serialize;
 
-use crate::args::{Args, Scenario};
-use crate::holder::Holding;
+use crate::guest::Guest;
 use crate::limits::{
-    AGENT_ANSWER_TIMEOUT, AGENT_GREETING_TIMEOUT, AGENT_REPORT_INTERVAL, JOB_BYTES_MAX, ORDERS_QUEUED_MAX,
+    AGENT_ANSWER_TIMEOUT, AGENT_GREETING_TIMEOUT, AGENT_REPORT_INTERVAL, AGENT_STOP_INTERVAL, JOB_BYTES_MAX,
+    ORDERS_QUEUED_MAX,
 };
 use crate::link::{LinkError, Receiver, Sender, Token, pipe};
-use crate::own_usage::OwnUsage;
-use crate::pubsub;
-use crate::recorder::Source;
-use crate::run_clock::{Micros, RunClock};
-use crate::setup::Setup;
+use crate::source_address::SourceRange;
 use crate::spread_args::AgentArgs;
-use crate::template::RunId;
-use crate::threads::Threads;
 use crate::token_file::read_token;
-use crate::traffic::Traffic;
-use crate::wire::{FromAgent, Job, Order, PartDone, Progress, ToAgent};
-use crate::worker::Role;
+use crate::wire::{FromAgent, Job, ToAgent};
 
 /// Waits for work, again and again; never returns but for an error, or when its one coordinator is gone.
 pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<()> {
     if args.stdio {
         let (sender, receiver) = pipe(io::stdin(), io::stdout(), JOB_BYTES_MAX);
         // Whoever started this process sees that it has ended.
-        return Conversation::begin(sender, receiver).run().or(Ok(()));
+        return Conversation::begin(sender, receiver, None).run().or(Ok(()));
     }
     let token = read_token(args.token_file.as_deref().context("--token-file is missing")?)?;
     let listener = TcpListener::bind(args.listen).with_context(|| format!("listen on {}", args.listen))?;
@@ -43,7 +33,7 @@ pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<()> {
     let busy = Arc::new(AtomicBool::new(false));
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
-        if let Err(error) = admit(stream, &token, &busy) {
+        if let Err(error) = admit(stream, &token, args.source_range.clone(), &busy) {
             eprintln!("refused a connection: {error}");
         }
     }
@@ -51,7 +41,12 @@ pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<()> {
 }
 
 /// One coordinator at a time.
-fn admit(stream: TcpStream, token: &Token, busy: &Arc<AtomicBool>) -> Result<(), LinkError> {
+fn admit(
+    stream: TcpStream,
+    token: &Token,
+    sources: Option<SourceRange>,
+    busy: &Arc<AtomicBool>,
+) -> Result<(), LinkError> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(AGENT_GREETING_TIMEOUT))?;
     stream.set_write_timeout(Some(AGENT_ANSWER_TIMEOUT))?;
@@ -63,7 +58,7 @@ fn admit(stream: TcpStream, token: &Token, busy: &Arc<AtomicBool>) -> Result<(),
     }
     let busy = Arc::clone(busy);
     std::thread::spawn(move || {
-        if let Err(error) = Conversation::begin(sender, receiver).run() {
+        if let Err(error) = Conversation::begin(sender, receiver, sources).run() {
             eprintln!("run ended: {error:#}");
         }
         // Wakes the thread that hears the coordinator, should it still do so.
@@ -78,10 +73,12 @@ struct Conversation {
     sender: Sender,
     inbox: Inbox<ToAgent>,
     epoch: Instant,
+    /// In place of those that the coordinator names.
+    sources: Option<SourceRange>,
 }
 
 impl Conversation {
-    fn begin(sender: Sender, mut receiver: Receiver) -> Self {
+    fn begin(sender: Sender, mut receiver: Receiver, sources: Option<SourceRange>) -> Self {
         let (queue, inbox) = sync_channel(ORDERS_QUEUED_MAX);
         // It ends with the connection, and then so does the inbox.
         std::thread::spawn(move || {
@@ -91,7 +88,7 @@ impl Conversation {
                 }
             }
         });
-        Self { sender, inbox, epoch: Instant::now() }
+        Self { sender, inbox, epoch: Instant::now(), sources }
     }
 
     fn run(mut self) -> anyhow::Result<()> {
@@ -105,7 +102,7 @@ impl Conversation {
                         return Err(error);
                     }
                 }
-                ToAgent::Start(_) | ToAgent::Enter(_) => bail!("an order without a job"),
+                ToAgent::Begin(_) | ToAgent::Enter { .. } => bail!("an order without a job"),
             }
         }
         Ok(())
@@ -116,97 +113,34 @@ impl Conversation {
         self.sender.send(&FromAgent::Pong { number, at_us })
     }
 
+    /// A part of a run, until the coordinator says nothing more.
     fn work(&mut self, job: &Job) -> anyhow::Result<()> {
-        let args = Args::try_parse_from(&job.arguments)
-            .map_err(|error| anyhow::anyhow!("does not understand the command line: {}", error.kind()))?;
-        let zero = Duration::from_micros(job.zero_us.unsigned_abs());
-        let zero = if job.zero_us < 0 { self.epoch.checked_sub(zero) } else { self.epoch.checked_add(zero) };
-        let clock =
-            RunClock::of(zero.context("this machine's clock does not reach back to the run's begin")?);
-        match args.scenario {
-            Scenario::Hold(mut args) => {
-                args.common.threads = args.common.threads.or(job.threads);
-                let setup = Setup::of_part(&args.common, job.part.size(args.n), clock, RunId(job.run))?;
-                let subscribe = args.subscribe.clone().map(|template| (template, args.qos));
-                self.host(&setup, args.n, job, move || Holding { subscribe: subscribe.clone() })
-            }
-            Scenario::Pubsub(mut args) => {
-                args.common.threads = args.common.threads.or(job.threads);
-                let clients = args.pubs + args.subs;
-                let setup = Setup::of_part(&args.common, job.part.size(clients), clock, RunId(job.run))?;
-                let plan = pubsub::plan(&args, &setup);
-                self.host(&setup, clients, job, move || Traffic::new(plan.clone()))
-            }
-            _ => bail!("this scenario runs in one process"),
-        }
-    }
-
-    /// Until the coordinator says stop, or says nothing more.
-    fn host<R: Role>(
-        &mut self,
-        setup: &Setup,
-        clients: u32,
-        job: &Job,
-        role: impl Fn() -> R + Clone + Send + 'static,
-    ) -> anyhow::Result<()>
-    where
-        R::Outcome: Serialize + 'static,
-    {
+        let mut guest = Guest::prepare(job, self.epoch, self.sources.as_ref())?;
         self.sender.send(&FromAgent::Prepared)?;
-        let start = self.wait_for_start()?;
-        let threads = Threads::start(setup, &(0..clients), job.part, start, role)?;
-        let mut orders = 0;
-        let gone = loop {
-            match self.inbox.recv_timeout(AGENT_REPORT_INTERVAL) {
-                Ok(ToAgent::Ping(number)) => self.answer(number)?,
-                Ok(ToAgent::Enter(order)) => {
-                    orders += 1;
-                    threads.enter(order.phase());
-                    if order == Order::Stop {
-                        break false;
-                    }
-                }
-                Ok(ToAgent::Prepare(_) | ToAgent::Start(_)) => bail!("a second job within a run"),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break true,
-            }
-            if threads.has_ended() {
-                // What was wrong is known when it is joined.
-                threads.finish()?;
-                bail!("a thread ended by itself");
-            }
-            let progress = progress(orders, setup.connector.clock, threads.tallies().as_ref());
-            if self.sender.send(&FromAgent::Progress(Box::new(progress))).is_err() {
-                break true;
-            }
-        };
-        let tallies = Arc::clone(threads.tallies());
-        let finished = threads.finish()?;
-        if gone {
-            bail!("the coordinator is gone");
-        }
-        let done = PartDone {
-            connects: finished.connects,
-            returns: finished.returns,
-            outcomes: finished.outcomes,
-            last: progress(orders, setup.connector.clock, tallies.as_ref()),
-        };
-        let done = serde_json::to_value(done).context("write outcome")?;
-        Ok(self.sender.send(&FromAgent::Done(done))?)
-    }
-
-    fn wait_for_start(&mut self) -> anyhow::Result<Micros> {
+        let mut reported = Instant::now();
         loop {
-            match self.inbox.recv().context("the coordinator is gone")? {
-                ToAgent::Ping(number) => self.answer(number)?,
-                ToAgent::Start(start) => return Ok(start),
-                ToAgent::Prepare(_) | ToAgent::Enter(_) => bail!("an order before the start"),
+            let next =
+                reported + if guest.is_stopping() { AGENT_STOP_INTERVAL } else { AGENT_REPORT_INTERVAL };
+            match self.inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(ToAgent::Ping(number)) => {
+                    self.answer(number)?;
+                    continue;
+                }
+                Ok(ToAgent::Begin(crew)) => guest.begin(&crew)?,
+                Ok(ToAgent::Enter { crew, phase }) => guest.enter(crew, phase)?,
+                Ok(ToAgent::Prepare(_)) => bail!("a second job within a run"),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return guest.leave(),
+            }
+            reported = Instant::now();
+            if self.sender.send(&FromAgent::Progress(Box::new(guest.progress()))).is_err() {
+                return guest.leave();
+            }
+            while let Some((crew, done)) = guest.take_done()? {
+                if self.sender.send(&FromAgent::Done { crew, done }).is_err() {
+                    return guest.leave();
+                }
             }
         }
     }
-}
-
-fn progress(orders: u32, clock: RunClock, tallies: &impl Source) -> Progress {
-    let own = tallies.own_usage().first().copied().unwrap_or(OwnUsage::default());
-    Progress { at: clock.now(), orders, totals: tallies.totals(), intervals: tallies.take_intervals(), own }
 }

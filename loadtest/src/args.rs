@@ -45,6 +45,23 @@ pub(crate) enum Scenario {
     Agent(AgentArgs),
 }
 
+impl Scenario {
+    /// To the broker: one for most, and none where there is nothing to do.
+    pub(crate) fn ways(&self) -> Vec<CommonArgs> {
+        let common = match self {
+            Self::Suite(args) => return args.ways(),
+            Self::Agent(_) => return Vec::new(),
+            Self::Hold(args) => &args.common,
+            Self::Pubsub(args) => &args.common,
+            Self::Storm(args) => &args.common,
+            Self::Churn(args) => &args.common,
+            Self::Inbox(args) => &args.common,
+            Self::Soak(args) => &args.common,
+        };
+        vec![common.clone()]
+    }
+}
+
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct HoldArgs {
     /// Sessions to hold

@@ -10,9 +10,23 @@ use crate::pacer::pace;
 use crate::publisher::Publisher;
 use crate::roster::SeatId;
 use crate::run_clock::Micros;
+use crate::script::Script;
 use crate::subscriber::Subscriber;
-use crate::traffic::{Pacing, Traffic};
+use crate::traffic::{Common, Pacing, Traffic, TrafficPlan};
 use crate::worker::{Role, Session, Worker};
+
+impl Script for TrafficPlan {
+    type Role = Traffic;
+
+    fn publishers(&self) -> u32 {
+        self.layout.publishers
+    }
+
+    fn cast(self) -> impl Fn() -> Traffic + Clone + Send + 'static {
+        let common = Common::of(&self);
+        move || Traffic::new(self.clone(), common.clone())
+    }
+}
 
 /// Publishers come first in the count of clients, then subscribers.
 impl Role for Traffic {

@@ -6,8 +6,9 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use crate::churner::{ChurnPlan, ChurnTally, Churning};
+use crate::churner::{ChurnPlan, ChurnTally};
 use crate::crew::{Crew, Watched};
+use crate::demand::Demand;
 use crate::figures::{mebibytes, per_second};
 use crate::finished::Finished;
 use crate::latencies::LatencySummary;
@@ -58,19 +59,12 @@ pub(crate) fn run(args: &ChurnArgs) -> anyhow::Result<Verdict> {
     if i64::from(cycles) >= CLIENTS_MAX {
         bail!("{} connections/s for {} s are more than {CLIENTS_MAX}", args.rate, args.seconds);
     }
-    let at_once = u64::from(cycles.min(args.common.connect_in_flight));
-    let setup = Setup::prepare(&args.common, at_once)?;
-    setup.connector.credentials.suffice(cycles.into())?;
-    let waiting = args.rate * TIME_WAIT.as_secs_f64();
-    if per_second(setup.ports(), 1.0) < waiting.min(f64::from(cycles)) {
-        bail!(
-            "{}/s need {waiting:.0} ports, since each rests for {} s after its connection, and the source \
-             addresses have {}: give a larger --source-range or a lower --rate",
-            args.rate,
-            TIME_WAIT.as_secs(),
-            setup.ports()
-        );
-    }
+    let demand = Demand {
+        connections: cycles.min(args.common.connect_in_flight).into(),
+        ports: ports(args, cycles),
+        numbers: cycles.into(),
+    };
+    let setup = Setup::prepare(&args.common, demand)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let report = runtime.context("start runtime")?.block_on(churn(args, &setup, cycles))?;
     report.publish(&args.common.output).context("write report")
@@ -82,7 +76,7 @@ async fn churn(args: &ChurnArgs, setup: &Setup, cycles: u32) -> anyhow::Result<R
     let before = setup.sample_server();
     let plan = ChurnPlan { topic: args.topic.clone(), qos: args.qos, size_bytes: args.size as usize };
     let at_rate = setup.with_connects(args.rate, 0);
-    let crew = Crew::start(&at_rate, 0..cycles, move || Churning::new(plan.clone()))?;
+    let crew = Crew::start(&at_rate, 0..cycles, plan)?;
     let (mut progress, begun) =
         (Progress::begin("churning", cycles.into()).with_rates(&setup.recorder), Instant::now());
     let mut warm = None;
@@ -131,7 +125,7 @@ async fn churn(args: &ChurnArgs, setup: &Setup, cycles: u32) -> anyhow::Result<R
     Ok(Report {
         scenario: "churn",
         run: setup.connector.run.to_string(),
-        recorded: setup.recorder.recorded(),
+        recorded: setup.recorded(),
         target,
         objectives: Limits::of(&args.common.objectives).judge(Measured {
             latency_of: "a whole cycle",
@@ -148,6 +142,16 @@ async fn churn(args: &ChurnArgs, setup: &Setup, cycles: u32) -> anyhow::Result<R
         broken: connects.broken,
         interrupted: watched == Watched::Interrupted,
     })
+}
+
+/// Those of the connections that there are, or were within the time that a port rests.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "at most the largest number, and not negative"
+)]
+fn ports(args: &ChurnArgs, cycles: u32) -> u64 {
+    (args.rate * TIME_WAIT.as_secs_f64()).min(f64::from(cycles)).ceil() as u64
 }
 
 #[expect(

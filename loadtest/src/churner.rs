@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
 use sotto_model::{PacketId, QoS};
 use sotto_mqtt::codec::encode::encode_publish;
 use sotto_mqtt::codec::properties::Properties;
@@ -13,19 +14,22 @@ use crate::client::{Client, ClientError, acknowledge};
 use crate::connector::Connected;
 use crate::latencies::Latencies;
 use crate::payload::Stamp;
+use crate::qos_number;
 use crate::roster::SeatId;
 use crate::run_clock::Micros;
+use crate::script::Script;
 use crate::template::Template;
 use crate::worker::{Role, Session, Worker};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ChurnPlan {
     pub(crate) topic: Template,
+    #[serde(with = "qos_number")]
     pub(crate) qos: QoS,
     pub(crate) size_bytes: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ChurnTally {
     /// From PUBLISH to PUBACK.
     pub(crate) acknowledged: Latencies,
@@ -40,6 +44,14 @@ pub(crate) struct Churning {
     plan: ChurnPlan,
     payload: RefCell<Vec<u8>>,
     tally: RefCell<ChurnTally>,
+}
+
+impl Script for ChurnPlan {
+    type Role = Churning;
+
+    fn cast(self) -> impl Fn() -> Churning + Clone + Send + 'static {
+        move || Churning::new(self.clone())
+    }
 }
 
 impl Churning {

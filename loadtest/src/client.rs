@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use serde::{Deserialize, Serialize};
 use sotto_model::QoS;
 use sotto_mqtt::codec::properties::Properties;
 use sotto_mqtt::codec::{DecodeError, decode};
@@ -66,7 +67,7 @@ pub(crate) enum Pass {
 }
 
 /// How a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Parting {
     /// DISCONNECT, close_notify, FIN.
     Disconnect,

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use serde::de::DeserializeOwned;
+
 use crate::crew::{Crew, Watched};
 use crate::limits::SETTLE;
 use crate::progress::Progress;
@@ -17,7 +19,7 @@ pub(crate) struct Connecting {
 
 /// Until everyone has connected or failed. Gives up when nobody has got through for twice the time that each
 /// has: then nobody will.
-pub(crate) async fn connect_all<T: Send + 'static>(
+pub(crate) async fn connect_all<T: DeserializeOwned + Send + 'static>(
     crew: &Crew<T>,
     setup: &Setup,
     clients: u64,

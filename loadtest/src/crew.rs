@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-use crate::agents::{Agents, AgentsError};
 use crate::counters::Totals;
 use crate::finished::Finished;
 use crate::limits::{SPREAD_LEAD, WATCH_INTERVAL};
 use crate::part::Part;
+use crate::play::Play;
 use crate::recorder::{Recorder, Source};
 use crate::roster::Phase;
 use crate::run_clock::{Micros, RunClock};
+use crate::script::Script;
 use crate::setup::Setup;
+use crate::spread_crew::SpreadCrew;
 use crate::threads::{Threads, ThreadsError};
+use crate::wire::CrewJob;
 use crate::worker::Role;
 
 pub(crate) struct Crew<T> {
@@ -30,7 +33,7 @@ pub(crate) struct Crew<T> {
 
 enum Hands<T> {
     Threads(Threads<T>),
-    Agents(Arc<Agents>, fn(&Agents) -> Result<Finished<T>, AgentsError>),
+    Spread(Arc<SpreadCrew>),
 }
 
 /// Why watching ended.
@@ -42,62 +45,39 @@ pub(crate) enum Watched {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CrewError {
-    #[error(transparent)]
-    Threads(#[from] ThreadsError),
-    #[error(transparent)]
-    Agents(#[from] AgentsError),
-    #[error("this scenario runs in one process: without --processes and --agents")]
-    OneProcess,
-}
+#[error(transparent)]
+pub(crate) struct CrewError(#[from] ThreadsError);
 
-impl<T: Send + 'static> Crew<T> {
-    /// Starts connecting, in this process. `role` is called once on each thread.
-    pub(crate) fn start<R: Role<Outcome = T>>(
-        setup: &Setup,
-        clients: Range<u32>,
-        role: impl Fn() -> R + Clone + Send + 'static,
-    ) -> Result<Self, CrewError> {
-        if setup.agents.is_some() {
-            return Err(CrewError::OneProcess);
-        }
-        // A moment for the threads to start before the first connection is due.
-        let start = setup.connector.clock.now().plus(WATCH_INTERVAL);
-        let threads = Threads::start(setup, &clients, Part::WHOLE, start, role)?;
-        Ok(Self::of(Hands::Threads(threads), setup, start))
-    }
-
-    /// Starts connecting, wherever the run is spread to. Processes elsewhere make their roles from the same
-    /// command line.
-    pub(crate) fn spread<R: Role<Outcome = T>>(
-        setup: &Setup,
-        clients: Range<u32>,
-        publishers: u32,
-        role: impl Fn() -> R + Clone + Send + 'static,
-    ) -> Result<Self, CrewError>
+impl<T: DeserializeOwned + Send + 'static> Crew<T> {
+    /// Starts connecting, wherever the run is spread to.
+    pub(crate) fn start<S>(setup: &Setup, clients: Range<u32>, script: S) -> Result<Self, CrewError>
     where
-        T: DeserializeOwned,
+        S: Script<Role: Role<Outcome = T>>,
+        Play: From<S>,
     {
-        let Some(agents) = &setup.agents else { return Self::start(setup, clients, role) };
-        agents.prepare(setup.connector.run, publishers)?;
-        let start = setup.connector.clock.now().plus(SPREAD_LEAD);
-        agents.start(start);
-        Ok(Self::of(Hands::Agents(Arc::clone(agents), Agents::finish), setup, start))
-    }
-
-    fn of(hands: Hands<T>, setup: &Setup, start: Micros) -> Self {
+        let now = setup.connector.clock.now();
+        let (hands, start) = if let Some(agents) = &setup.agents {
+            let start = now.plus(SPREAD_LEAD);
+            let (crew, terms) = (agents.next_crew(), setup.terms());
+            let job = CrewJob { crew, clients, terms, start, play: script.into() };
+            (Hands::Spread(Arc::new(SpreadCrew::begin(agents, job))), start)
+        } else {
+            // A moment for the threads to start before the first connection is due.
+            let start = now.plus(WATCH_INTERVAL);
+            (Hands::Threads(Threads::start(setup, &clients, Part::WHOLE, start, script)?), start)
+        };
         let recorder = Arc::clone(&setup.recorder);
         recorder.follow(hands.source());
         recorder.mark("connecting");
         let interrupted = Arc::clone(&setup.interrupted);
-        Self { hands, recorder, interrupted, clock: setup.connector.clock, start }
+        Ok(Self { hands, recorder, interrupted, clock: setup.connector.clock, start })
     }
 
     /// The next moment that everyone can hear of before it is there.
     pub(crate) fn soon(&self) -> Micros {
         self.clock.now().plus(match &self.hands {
             Hands::Threads(_) => WATCH_INTERVAL,
-            Hands::Agents(..) => SPREAD_LEAD,
+            Hands::Spread(_) => SPREAD_LEAD,
         })
     }
 
@@ -105,7 +85,7 @@ impl<T: Send + 'static> Crew<T> {
         self.recorder.mark(phase.name());
         match &self.hands {
             Hands::Threads(threads) => threads.enter(phase),
-            Hands::Agents(agents, _) => agents.enter(phase),
+            Hands::Spread(crew) => crew.enter(phase),
         }
     }
 
@@ -117,7 +97,7 @@ impl<T: Send + 'static> Crew<T> {
     pub(crate) fn counted(&self) -> (Totals, Micros) {
         match &self.hands {
             Hands::Threads(_) => (self.totals(), self.clock.now()),
-            Hands::Agents(agents, _) => agents.counted(),
+            Hands::Spread(crew) => crew.counted(),
         }
     }
 
@@ -132,7 +112,11 @@ impl<T: Send + 'static> Crew<T> {
             if self.hands.knows_the_phase() && done(self.totals()) || left == Some(Duration::ZERO) {
                 return Watched::Done;
             }
-            if self.hands.have_ended() || self.interrupted.load(Ordering::Relaxed) {
+            if self.hands.have_ended() {
+                // Whatever the scenario would do next it cannot do.
+                self.interrupted.store(true, Ordering::Relaxed);
+            }
+            if self.interrupted.load(Ordering::Relaxed) {
                 return Watched::Interrupted;
             }
             tokio::time::sleep(left.unwrap_or(WATCH_INTERVAL).min(WATCH_INTERVAL)).await;
@@ -141,23 +125,11 @@ impl<T: Send + 'static> Crew<T> {
 
     /// Has every session say DISCONNECT, and takes what has been counted.
     pub(crate) fn finish(self) -> Result<Finished<T>, CrewError> {
-        if let Hands::Agents(agents, _) = &self.hands {
-            agents.compare_clocks_again(self.clock);
-        }
         self.enter(Phase::Stopping);
         let source = self.hands.source();
         let finished = match self.hands {
             Hands::Threads(threads) => threads.finish()?,
-            Hands::Agents(agents, finish) => {
-                let finished = finish(&agents)?;
-                for trouble in agents.troubles() {
-                    self.recorder.add_trouble(trouble);
-                }
-                for warning in agents.warnings() {
-                    self.recorder.add_warning(warning);
-                }
-                finished
-            }
+            Hands::Spread(crew) => crew.finish(),
         };
         self.recorder.leave(&source);
         Ok(finished)
@@ -168,7 +140,7 @@ impl<T: Send + 'static> Hands<T> {
     fn source(&self) -> Arc<dyn Source> {
         match self {
             Self::Threads(threads) => Arc::clone(threads.tallies()) as Arc<dyn Source>,
-            Self::Agents(agents, _) => Arc::clone(agents) as Arc<dyn Source>,
+            Self::Spread(crew) => Arc::clone(crew) as Arc<dyn Source>,
         }
     }
 
@@ -176,14 +148,14 @@ impl<T: Send + 'static> Hands<T> {
     fn knows_the_phase(&self) -> bool {
         match self {
             Self::Threads(_) => true,
-            Self::Agents(agents, _) => agents.know_the_phase(),
+            Self::Spread(crew) => crew.knows_the_phase(),
         }
     }
 
     fn have_ended(&self) -> bool {
         match self {
             Self::Threads(threads) => threads.has_ended(),
-            Self::Agents(agents, _) => agents.is_one_lost(),
+            Self::Spread(crew) => crew.has_lost_one(),
         }
     }
 }

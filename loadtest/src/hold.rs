@@ -9,12 +9,14 @@ use serde::Serialize;
 use crate::args::HoldArgs;
 use crate::connecting::connect_all;
 use crate::crew::{Crew, Watched};
+use crate::demand::Demand;
 use crate::finished::Finished;
 use crate::holder::Holding;
 use crate::objectives::{Limits, Measured};
 use crate::progress::Progress;
 use crate::report::{ConnectReport, Report, Rows, Verdict};
 use crate::setup::Setup;
+use crate::subscription::Subscription;
 use crate::table::Table;
 use crate::worker::ConnectTally;
 
@@ -27,7 +29,7 @@ pub(crate) struct HoldOutcome {
 }
 
 pub(crate) fn run(args: &HoldArgs) -> anyhow::Result<Verdict> {
-    let setup = Setup::prepare(&args.common, args.n.into())?;
+    let setup = Setup::prepare(&args.common, Demand::of(args.n.into()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let run = async {
         setup.listen_for_interrupt();
@@ -43,9 +45,9 @@ pub(crate) async fn hold(
     setup: &Setup,
 ) -> anyhow::Result<(Report<HoldOutcome>, ConnectTally)> {
     let target = setup.probe().await?;
-    let subscribe = args.subscribe.clone().map(|template| (template, args.qos));
+    let subscribe = args.subscribe.clone().map(|filter| Subscription { filter, qos: args.qos });
     let before = setup.sample_server();
-    let crew = Crew::spread(&setup.lean(), 0..args.n, 0, move || Holding { subscribe: subscribe.clone() })?;
+    let crew = Crew::start(&setup.lean(), 0..args.n, Holding { subscribe })?;
     let connecting = connect_all(&crew, setup, args.n.into(), before).await;
     let cpu_before = setup.sample_server();
     let held_since = Instant::now();
@@ -64,7 +66,7 @@ pub(crate) async fn hold(
     let report = Report {
         scenario: "hold",
         run: setup.connector.run.to_string(),
-        recorded: setup.recorder.recorded(),
+        recorded: setup.recorded(),
         target,
         outcome: HoldOutcome {
             held_seconds,

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use serde::{Deserialize, Serialize};
 use sotto_model::QoS;
 use sotto_mqtt::packet::Packet;
 
@@ -12,19 +13,29 @@ use crate::client::{Client, ClientError, Pass, acknowledge, complete};
 use crate::connector::Connected;
 use crate::roster::{Phase, SeatId};
 use crate::run_clock::Micros;
-use crate::template::Template;
+use crate::script::Script;
+use crate::subscription::Subscription;
 use crate::worker::{Role, Session, Worker};
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Holding {
-    pub(crate) subscribe: Option<(Template, QoS)>,
+    pub(crate) subscribe: Option<Subscription>,
+}
+
+impl Script for Holding {
+    type Role = Self;
+
+    fn cast(self) -> impl Fn() -> Self + Clone + Send + 'static {
+        move || self.clone()
+    }
 }
 
 impl Role for Holding {
     type Outcome = ();
 
     fn filter(&self, client: u32, worker: &Worker) -> Option<(String, QoS)> {
-        let (template, qos) = self.subscribe.as_ref()?;
-        Some((worker.connector.expand(template, client), *qos))
+        let Subscription { filter, qos } = self.subscribe.as_ref()?;
+        Some((worker.connector.expand(filter, client), *qos))
     }
 
     fn session(

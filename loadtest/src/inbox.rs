@@ -10,10 +10,11 @@ use serde::Serialize;
 use crate::connecting::connect_all;
 use crate::counters::Totals;
 use crate::crew::{Crew, Watched};
+use crate::demand::Demand;
 use crate::figures::per_second;
 use crate::finished::Finished;
 use crate::ledger::{Layout, settle};
-use crate::limits::{CLIENTS_MAX, DUPLICATES_WAIT, INBOX_EXPIRY_SECONDS, WATCH_INTERVAL};
+use crate::limits::{CLIENTS_MAX, DUPLICATES_WAIT, INBOX_EXPIRY_SECONDS};
 use crate::message_tally::MessageTally;
 use crate::objectives::{Limits, Measured};
 use crate::pacer::Plan;
@@ -24,7 +25,7 @@ use crate::scenario_args::InboxArgs;
 use crate::schedule::Schedule;
 use crate::setup::Setup;
 use crate::table::Table;
-use crate::traffic::{Pacing, Traffic, TrafficPlan};
+use crate::traffic::{Pacing, TrafficPlan};
 use crate::worker::ConnectTally;
 
 #[derive(Debug, Serialize)]
@@ -57,8 +58,9 @@ pub(crate) fn run(args: &InboxArgs) -> anyhow::Result<Verdict> {
     if i64::from(args.subs) * 2 > CLIENTS_MAX {
         bail!("at most {} subscribers", CLIENTS_MAX / 2);
     }
-    let setup = Setup::prepare(&args.common, args.subs.into())?;
-    setup.connector.credentials.suffice(u64::from(args.subs) * 2)?;
+    // Publishers are connected while subscribers are not.
+    let demand = Demand { numbers: u64::from(args.subs) * 2, ..Demand::of(args.subs.into()) };
+    let setup = Setup::prepare(&args.common, demand)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let report = runtime.context("start runtime")?.block_on(inbox(args, &setup))?;
     report.publish(&args.common.output).context("write report")
@@ -76,8 +78,7 @@ async fn inbox(args: &InboxArgs, setup: &Setup) -> anyhow::Result<Report<InboxOu
     });
     let before = setup.sample_server();
 
-    let first = plan.clone();
-    let crew = Crew::start(&kept, subscribers.clone(), move || Traffic::new(first.clone()))?;
+    let crew = Crew::start(&kept, subscribers.clone(), plan.clone())?;
     let connecting = connect_all(&crew, setup, args.subs.into(), before).await;
     let start = crew.start;
     let Finished { mut connects, .. } = crew.finish()?;
@@ -92,7 +93,7 @@ async fn inbox(args: &InboxArgs, setup: &Setup) -> anyhow::Result<Report<InboxOu
     let returning = TrafficPlan { subscribes: false, ..plan.clone() };
     let at_rate = kept.with_connects(args.return_rate, args.subs);
     let cpu_before = setup.sample_server();
-    let crew = Crew::start(&at_rate, subscribers, move || Traffic::new(returning.clone()))?;
+    let crew = Crew::start(&at_rate, subscribers, returning)?;
     let (returned_at, expected) = (crew.start, fill.totals.accepted);
     let watched = match fill.watched {
         Watched::Done => await_deliveries(&crew, setup, args, expected).await,
@@ -133,7 +134,7 @@ async fn inbox(args: &InboxArgs, setup: &Setup) -> anyhow::Result<Report<InboxOu
     Ok(Report {
         scenario: "inbox",
         run: setup.connector.run.to_string(),
-        recorded: setup.recorder.recorded(),
+        recorded: setup.recorded(),
         target,
         objectives: Limits::of(&args.common.objectives).judge(Measured {
             latency_of: "coming back",
@@ -204,10 +205,9 @@ impl Default for Fill {
 /// Until every message is answered, or none has been for too long.
 async fn fill_inboxes(args: &InboxArgs, setup: &Setup, plan: &TrafficPlan) -> anyhow::Result<Fill> {
     let total = u64::from(args.subs) * u64::from(args.messages);
-    let publishing = plan.clone();
-    let crew = Crew::start(setup, 0..args.subs, move || Traffic::new(publishing.clone()))?;
+    let crew = Crew::start(setup, 0..args.subs, plan.clone())?;
     let mut watched = connect_all(&crew, setup, args.subs.into(), None).await.watched;
-    let begun = setup.connector.clock.now().plus(WATCH_INTERVAL);
+    let begun = crew.soon();
     if watched == Watched::Done {
         crew.enter(Phase::Publishing(begun));
         watched =

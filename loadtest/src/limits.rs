@@ -90,6 +90,8 @@ pub(crate) const AGENT_GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const AGENT_ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often an agent says how far it is.
 pub(crate) const AGENT_REPORT_INTERVAL: Duration = Duration::from_millis(100);
+/// How often it looks whether all sessions of a crew have ended that is to stop.
+pub(crate) const AGENT_STOP_INTERVAL: Duration = Duration::from_millis(10);
 /// Time after which an agent that says nothing is taken for lost.
 pub(crate) const AGENT_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Time that agents have to end their sessions and hand over what they have counted.

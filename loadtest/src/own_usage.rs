@@ -9,6 +9,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::server_process::rss_bytes;
 
+/// Those that do the work of a run.
+pub(crate) trait Processes: Send + Sync {
+    /// One for each.
+    fn usage(&self) -> Vec<OwnUsage>;
+}
+
+/// This process alone, with so many threads.
+pub(crate) struct ThisProcess(pub(crate) usize);
+
+impl Processes for ThisProcess {
+    fn usage(&self) -> Vec<OwnUsage> {
+        vec![OwnUsage::sample(self.0)]
+    }
+}
+
 /// Sums since the process, or the machine, was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct OwnUsage {
@@ -42,6 +57,12 @@ impl OwnUsage {
         let rss_bytes = fs::read_to_string("/proc/self/status").ok().and_then(|status| rss_bytes(&status));
         let machine = fs::read_to_string("/proc/stat").ok().and_then(|stat| MachineTicks::read(&stat));
         Self { cpu, cores, rss_bytes: rss_bytes.unwrap_or_default(), machine: machine.unwrap_or_default() }
+    }
+
+    /// Without what it had used before.
+    #[must_use]
+    pub(crate) fn since(self, earlier: &Self) -> Self {
+        Self { cpu: self.cpu.saturating_sub(earlier.cpu), ..self }
     }
 
     /// Share of its cores that it kept busy since `earlier`.

@@ -1,5 +1,7 @@
 //! Tells publishers when their messages are due, whether or not the broker keeps up: an open loop.
 
+use serde::{Deserialize, Serialize};
+
 use crate::fine_timer::FineTimer;
 use crate::limits::PACER_TICK;
 use crate::roster::{Phase, Roster, SeatId};
@@ -7,7 +9,7 @@ use crate::run_clock::{Micros, RunClock};
 use crate::schedule::Schedule;
 
 /// Message k of the run is message k / P of publisher k mod P.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) schedule: Schedule,
     pub(crate) publishers: u32,

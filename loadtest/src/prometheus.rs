@@ -139,6 +139,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::own_usage::ThisProcess;
     use crate::run_clock::RunClock;
 
     fn ask(address: SocketAddr, request: &str) -> String {
@@ -151,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_collector_gets_the_figures_and_everyone_else_a_refusal() {
-        let recorder = Arc::new(Recorder::start(RunClock::start(), None, 1));
+        let recorder = Arc::new(Recorder::start(RunClock::start(), None, Arc::new(ThisProcess(1))));
         let address = serve("127.0.0.1:0".parse().expect("an address"), &recorder).expect("a port");
         let answer = ask(address, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
@@ -165,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_request_without_an_end_is_not_kept() {
-        let recorder = Arc::new(Recorder::start(RunClock::start(), None, 1));
+        let recorder = Arc::new(Recorder::start(RunClock::start(), None, Arc::new(ThisProcess(1))));
         let address = serve("127.0.0.1:0".parse().expect("an address"), &recorder).expect("a port");
         let mut stream = TcpStream::connect(address).expect("connected");
         let line = format!("X: {}\r\n", "y".repeat(1000));

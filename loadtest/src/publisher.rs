@@ -195,7 +195,8 @@ impl State {
         match &self.traffic.plan.pacing {
             Pacing::Open(_) => u64::from(self.next) < due,
             Pacing::Closed { .. } if qos != QoS::AtMostOnce => true,
-            Pacing::Closed { window, credits, .. } => {
+            Pacing::Closed { window } => {
+                let credits = &self.traffic.common.credits;
                 let deliveries = credits[self.number as usize].deliveries(cx.waker());
                 let now = self.worker.now();
                 if self.outstanding.count(deliveries) < u64::from(*window) {

@@ -1,7 +1,6 @@
 //! The scenario `pubsub`: numbered messages go through the broker; which arrive, when, how often?
 
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -13,13 +12,13 @@ use crate::args::PubsubArgs;
 use crate::card::Card;
 use crate::connecting::connect_all;
 use crate::counters::Totals;
-use crate::credit::Credit;
 use crate::crew::{Crew, Watched};
+use crate::demand::Demand;
 use crate::figures::per_second;
 use crate::finished::Finished;
 use crate::html_text::number;
 use crate::latencies::LatencySummary;
-use crate::ledger::{Layout, SharedSequences, settle};
+use crate::ledger::{Layout, settle};
 use crate::limits::{CLIENTS_MAX, DRAIN_QUIET, DUPLICATES_WAIT, LAST_MESSAGES_WAIT};
 use crate::message_tally::MessageTally;
 use crate::objectives::{Limits, Measured};
@@ -32,7 +31,7 @@ use crate::server_process::ServerSample;
 use crate::setup::Setup;
 use crate::stored::{Database, StoredReport};
 use crate::table::Table;
-use crate::traffic::{Pacing, Traffic, TrafficPlan};
+use crate::traffic::{Pacing, TrafficPlan};
 use crate::worker::ConnectTally;
 
 #[derive(Debug, Serialize)]
@@ -100,7 +99,7 @@ pub(crate) fn run(args: &PubsubArgs) -> anyhow::Result<Verdict> {
         );
     }
     can_be_spread(args)?;
-    let setup = Setup::prepare(&args.common, clients)?;
+    let setup = Setup::prepare(&args.common, Demand::of(clients))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let run = async {
         setup.listen_for_interrupt();
@@ -124,7 +123,7 @@ pub(crate) async fn pubsub(
     let plan = plan(args, setup);
     let layout = plan.layout;
     let clients = args.pubs + args.subs;
-    let crew = Crew::spread(setup, 0..clients, args.pubs, move || Traffic::new(plan.clone()))?;
+    let crew = Crew::start(setup, 0..clients, plan)?;
     let connecting = connect_all(&crew, setup, clients.into(), before).await;
     let publishing = match connecting.watched {
         Watched::Done => publish(&crew, setup, args).await,
@@ -189,7 +188,7 @@ pub(crate) async fn pubsub(
     let report = Report {
         scenario: "pubsub",
         run: setup.connector.run.to_string(),
-        recorded: setup.recorder.recorded(),
+        recorded: setup.recorded(),
         target,
         objectives,
         outcome,
@@ -201,7 +200,7 @@ pub(crate) async fn pubsub(
 }
 
 /// What the clients of different processes cannot know of each other is refused.
-fn can_be_spread(args: &PubsubArgs) -> anyhow::Result<()> {
+pub(crate) fn can_be_spread(args: &PubsubArgs) -> anyhow::Result<()> {
     let parts = args.common.spread.parts();
     if parts > 1 && args.share.is_some() {
         bail!("members of a shared subscription are counted together: --share needs one process");
@@ -226,7 +225,7 @@ fn layout(args: &PubsubArgs) -> Layout {
     }
 }
 
-pub(crate) fn plan(args: &PubsubArgs, setup: &Setup) -> TrafficPlan {
+fn plan(args: &PubsubArgs, setup: &Setup) -> TrafficPlan {
     let pacing = if args.rate > 0.0 {
         Pacing::Open(Plan {
             schedule: Schedule::new(args.rate),
@@ -234,14 +233,14 @@ pub(crate) fn plan(args: &PubsubArgs, setup: &Setup) -> TrafficPlan {
             total: messages_planned(args),
         })
     } else {
-        Pacing::Closed { window: args.window, credits: (0..args.pubs).map(|_| Credit::default()).collect() }
+        Pacing::Closed { window: args.window }
     };
     TrafficPlan {
         layout: layout(args),
         first_client: 0,
         subscribes: true,
         topic: args.topic.clone(),
-        share: args.share.as_deref().map(|name| (name.into(), Arc::new(SharedSequences::new(args.pubs)))),
+        share: args.share.clone(),
         run: setup.connector.run,
         qos: args.qos,
         retain: args.retain,

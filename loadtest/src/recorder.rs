@@ -13,7 +13,7 @@ use crate::counters::Totals;
 use crate::interval::Interval;
 use crate::latencies::Latencies;
 use crate::limits::{BUSY_SECONDS_MIN, BUSY_SHARE_MAX, MACHINE_BUSY_SHARE_MAX, SHOW_AFTER};
-use crate::own_usage::OwnUsage;
+use crate::own_usage::{OwnUsage, Processes};
 use crate::run_clock::{Micros, RunClock};
 use crate::server::Server;
 use crate::timeline::{Mark, Point, PointLatency, Sample, Timeline};
@@ -28,14 +28,12 @@ pub(crate) trait Source: Send + Sync {
     fn totals(&self) -> Totals;
     /// Those that are over and have not been taken.
     fn take_intervals(&self) -> Vec<Interval>;
-    /// One for each process of the load tester.
-    fn own_usage(&self) -> Vec<OwnUsage>;
 }
 
 struct Shared {
     clock: RunClock,
     server: Option<Server>,
-    threads: usize,
+    processes: Arc<dyn Processes>,
     /// Locked by the recorder's thread once a second, and by whoever asks how the run goes.
     state: Mutex<State>,
     stopped: Mutex<bool>,
@@ -50,8 +48,6 @@ struct State {
     ended: Totals,
     own: Vec<OwnUsage>,
     live: Live,
-    troubles: Vec<String>,
-    warnings: Vec<String>,
 }
 
 /// How the run goes.
@@ -91,8 +87,8 @@ pub(crate) struct LoadTesterReport {
 }
 
 impl Recorder {
-    pub(crate) fn start(clock: RunClock, server: Option<Server>, threads: usize) -> Self {
-        let own = vec![OwnUsage::sample(threads)];
+    pub(crate) fn start(clock: RunClock, server: Option<Server>, processes: Arc<dyn Processes>) -> Self {
+        let own = processes.usage();
         let begin = Sample {
             at: clock.now(),
             totals: Totals::default(),
@@ -106,13 +102,11 @@ impl Recorder {
             ended: Totals::default(),
             own,
             live: Live::default(),
-            troubles: Vec::new(),
-            warnings: Vec::new(),
         };
         let shared = Arc::new(Shared {
             clock,
             server,
-            threads,
+            processes,
             state: Mutex::new(state),
             stopped: Mutex::new(false),
             stop: Condvar::new(),
@@ -133,7 +127,6 @@ impl Recorder {
     pub(crate) fn leave(&self, source: &Arc<dyn Source>) {
         let mut state = self.shared.state.lock();
         state.take_intervals();
-        state.own = self.shared.own_usage(&state);
         state.ended = state.ended.plus(source.totals());
         state.sources.retain(|other| !Arc::ptr_eq(other, source));
     }
@@ -141,14 +134,6 @@ impl Recorder {
     /// From here on, all clients do this.
     pub(crate) fn mark(&self, what: &'static str) {
         self.shared.state.lock().timeline.mark(self.shared.clock.now(), what);
-    }
-
-    pub(crate) fn add_trouble(&self, trouble: String) {
-        self.shared.state.lock().troubles.push(trouble);
-    }
-
-    pub(crate) fn add_warning(&self, warning: String) {
-        self.shared.state.lock().warnings.push(warning);
     }
 
     pub(crate) fn live(&self) -> Live {
@@ -169,8 +154,8 @@ impl Recorder {
         let points = state.timeline.points();
         let load_tester = LoadTesterReport::new(&state.own, &points);
         Recorded {
-            troubles: state.troubles.clone(),
-            warnings: load_tester.warnings().into_iter().chain(state.warnings.clone()).collect(),
+            troubles: Vec::new(),
+            warnings: load_tester.warnings(),
             load_tester,
             marks: state.timeline.marks().to_vec(),
             timeline: points,
@@ -227,21 +212,9 @@ impl Shared {
         let server = self.server.as_ref().and_then(Server::sample);
         let mut state = self.state.lock();
         state.take_intervals();
-        state.own = self.own_usage(&state);
+        state.own = self.processes.usage();
         let sample = Sample { at: now, totals: state.totals(), server, own: state.own.clone() };
         state.timeline.sample(second, sample);
-    }
-
-    fn own_usage(&self, state: &State) -> Vec<OwnUsage> {
-        let usage: Vec<_> = state.sources.iter().flat_map(|source| source.own_usage()).collect();
-        if !usage.is_empty() {
-            usage
-        } else if state.own.len() > 1 {
-            // Several processes were followed and have ended.
-            state.own.clone()
-        } else {
-            vec![OwnUsage::sample(self.threads)]
-        }
     }
 }
 
@@ -333,6 +306,7 @@ fn summarize<S: Serializer>(latencies: &[Latencies; 3], serializer: S) -> Result
 mod tests {
     use super::*;
     use crate::interval::Kind;
+    use crate::own_usage::ThisProcess;
 
     struct Made(Mutex<Vec<Interval>>);
 
@@ -344,10 +318,6 @@ mod tests {
         fn take_intervals(&self) -> Vec<Interval> {
             std::mem::take(&mut self.0.lock())
         }
-
-        fn own_usage(&self) -> Vec<OwnUsage> {
-            Vec::new()
-        }
     }
 
     fn made() -> Arc<dyn Source> {
@@ -358,7 +328,7 @@ mod tests {
 
     #[test]
     fn sources_that_have_ended_stay_in_the_record() {
-        let recorder = Recorder::start(RunClock::start(), None, 1);
+        let recorder = Recorder::start(RunClock::start(), None, Arc::new(ThisProcess(1)));
         for _ in 0..2 {
             let source = made();
             recorder.follow(Arc::clone(&source));
@@ -373,7 +343,7 @@ mod tests {
 
     #[test]
     fn the_seconds_pass_whatever_the_scenario_waits_for() {
-        let recorder = Recorder::start(RunClock::start(), None, 1);
+        let recorder = Recorder::start(RunClock::start(), None, Arc::new(ThisProcess(1)));
         let source = made();
         recorder.follow(Arc::clone(&source));
         recorder.mark("publishing");

@@ -7,15 +7,17 @@ use std::cell::{Cell, RefCell};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::run_clock::Micros;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Phase {
     /// Sessions connect and stay.
     Connecting,
     /// Publishers publish; the first message is due at this time.
     Publishing(Micros),
-    /// Connections of earlier rounds are cut; their clients come back.
+    /// Connections of earlier rounds are cut, at the moment that it names; their clients come back.
     Cut(Cut),
     /// Nothing more is published; what is under way arrives.
     Draining,
@@ -36,7 +38,7 @@ impl Phase {
 }
 
 /// The end of all connections at once, from which on a new round counts; round 0 is before the first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cut {
     pub(crate) round: u32,
     pub(crate) at: Micros,

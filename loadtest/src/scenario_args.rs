@@ -7,8 +7,8 @@ use sotto_model::QoS;
 
 use crate::arg_values::{parse_qos, parse_rate};
 use crate::client::Parting;
-use crate::common_args::CommonArgs;
-use crate::limits::{CLIENTS_MAX, RUN_SECONDS_MAX, SIZE_BYTES_MAX};
+use crate::common_args::{CommonArgs, Protocol};
+use crate::limits::{CLIENTS_MAX, RUN_SECONDS_MAX, SIZE_BYTES_MAX, SUITE_KEEP_ALIVE_SECONDS};
 use crate::payload::HEADER_BYTES;
 use crate::template::Template;
 
@@ -172,6 +172,25 @@ pub(crate) struct SoakArgs {
     pub(crate) max_latency_growth: Option<f64>,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
+}
+
+impl SuiteArgs {
+    /// At least one: without TLS or with it, as the address is; and with it.
+    pub(crate) fn ways(&self) -> Vec<CommonArgs> {
+        let first = CommonArgs {
+            protocol: Protocol::V3,
+            keep_alive: SUITE_KEEP_ALIVE_SECONDS,
+            clean: true,
+            ..self.common.clone()
+        };
+        let over_tls = self.tls_addr.as_ref().map(|address| {
+            let mut over_tls = first.clone();
+            over_tls.transport.addr = vec![address.clone()];
+            over_tls.transport.plain = false;
+            over_tls
+        });
+        std::iter::once(first).chain(over_tls).collect()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,9 +1,11 @@
 //! When things are due, decided before the run: an open loop.
 
+use serde::{Deserialize, Serialize};
+
 use crate::run_clock::Micros;
 
 /// Things numbered from 0, one every `1/rate` seconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Schedule {
     per_second: f64,
 }

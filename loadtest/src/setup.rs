@@ -11,17 +11,21 @@ use crate::client::ClientError;
 use crate::common_args::CommonArgs;
 use crate::connector::{Connector, Route};
 use crate::credentials::Credentials;
+use crate::demand::Demand;
 use crate::endpoint::Endpoint;
 use crate::file_limit;
+use crate::limits::TIME_WAIT;
 use crate::local_ports::ports_per_address;
+use crate::own_usage::{Processes, ThisProcess};
 use crate::prometheus;
-use crate::recorder::Recorder;
+use crate::recorder::{Recorded, Recorder};
 use crate::run_clock::RunClock;
 use crate::server::Server;
 use crate::server_process::{ServerProcess, ServerSample};
 use crate::source_address::SourceAddresses;
 use crate::target::Target;
 use crate::template::RunId;
+use crate::terms::Terms;
 use crate::tls::{Tls, server_name};
 use crate::token_file::read_token;
 
@@ -31,60 +35,90 @@ pub(crate) struct Setup {
     pub(crate) threads: usize,
     pub(crate) connect_rate: f64,
     pub(crate) connect_in_flight: usize,
+    /// Which of the run's ways to the broker.
+    way: usize,
     server: Option<Server>,
     pub(crate) recorder: Arc<Recorder>,
     /// Who does the work, if it is not done in this process.
     pub(crate) agents: Option<Arc<Agents>>,
-    /// Set by Ctrl-C.
+    /// Set by Ctrl-C, and when a thread or an agent is lost.
     pub(crate) interrupted: Arc<AtomicBool>,
 }
 
 impl Setup {
-    pub(crate) fn prepare(args: &CommonArgs, clients: u64) -> anyhow::Result<Self> {
+    pub(crate) fn prepare(args: &CommonArgs, demand: Demand) -> anyhow::Result<Self> {
+        let ways = Self::prepare_ways(std::slice::from_ref(args), demand)?;
+        Ok(ways.into_iter().next().expect("one for each"))
+    }
+
+    /// One for each way to the broker that a run takes; what is said of the run is said by the first.
+    pub(crate) fn prepare_ways(ways: &[CommonArgs], demand: Demand) -> anyhow::Result<Vec<Self>> {
+        let args = ways.first().context("there is a way to the broker")?;
         let clock = RunClock::start();
         let agents = gather(args, clock)?.map(Arc::new);
-        // What runs elsewhere looks after its own files.
-        let connections = if agents.is_some() { 0 } else { clients };
+        let here = agents.as_ref().map_or(demand, |agents| Demand {
+            // What runs elsewhere looks after its own files; the ports of this machine are its processes'.
+            connections: 0,
+            ..demand.share(agents.parts_here(), agents.parts())
+        });
         let server = open_server(args)?;
         let run = RunId(rand::random());
-        let setup = Self { agents, ..Self::build(args, connections, clients, clock, run, server)? };
+        let processes: Arc<dyn Processes> = match &agents {
+            Some(agents) => Arc::clone(agents) as Arc<dyn Processes>,
+            None => Arc::new(ThisProcess(args.threads())),
+        };
+        let recorder = Arc::new(Recorder::start(clock, server.clone(), processes));
+        let setups = Self::build_all(ways, here, clock, run, &recorder)?;
         if let Some(address) = args.output.prometheus {
-            let address = prometheus::serve(address, &setup.recorder).context("serve metrics")?;
+            let address = prometheus::serve(address, &recorder).context("serve metrics")?;
             eprintln!("metrics at http://{address}/metrics");
         }
-        Ok(setup)
+        if let Some(agents) = &agents {
+            agents.prepare(run, demand)?;
+        }
+        let complete = |setup| Self { agents: agents.clone(), server: server.clone(), ..setup };
+        Ok(setups.into_iter().map(complete).collect())
     }
 
     /// For a process that does a part of a run for another, which looks at the broker and makes the report.
     pub(crate) fn of_part(
-        args: &CommonArgs,
-        clients: u32,
+        ways: &[CommonArgs],
+        demand: Demand,
         clock: RunClock,
         run: RunId,
-    ) -> anyhow::Result<Self> {
-        Self::build(args, clients.into(), clients.into(), clock, run, None)
+    ) -> anyhow::Result<Vec<Self>> {
+        let processes = Arc::new(ThisProcess(ways.first().map_or(1, CommonArgs::threads)));
+        Self::build_all(ways, demand, clock, run, &Arc::new(Recorder::start(clock, None, processes)))
+    }
+
+    fn build_all(
+        ways: &[CommonArgs],
+        demand: Demand,
+        clock: RunClock,
+        run: RunId,
+        recorder: &Arc<Recorder>,
+    ) -> anyhow::Result<Vec<Self>> {
+        let interrupted = Arc::default();
+        let build = |(way, args)| {
+            let setup = Self::build(args, demand, clock, run, Arc::clone(recorder))?;
+            Ok(Self { way, interrupted: Arc::clone(&interrupted), ..setup })
+        };
+        ways.iter().enumerate().map(build).collect()
     }
 
     fn build(
         args: &CommonArgs,
-        connections: u64,
-        clients: u64,
+        demand: Demand,
         clock: RunClock,
         run: RunId,
-        server: Option<Server>,
+        recorder: Arc<Recorder>,
     ) -> anyhow::Result<Self> {
         let threads = args.threads();
-        file_limit::make_room(connections, threads)?;
+        file_limit::make_room(demand.connections, threads)?;
         let transport = &args.transport;
         let routes =
             transport.addr.iter().map(|addr| route(addr, args)).collect::<anyhow::Result<Arc<[_]>>>()?;
-        let ports = ports(&routes);
-        if clients > ports {
-            bail!(
-                "{clients} connections need more ports than their source addresses have ({ports}): give a larger \
-                 --source-range"
-            );
-        }
+        check_ports(demand, ports(&routes))?;
         let tls = if transport.plain { None } else { Some(Arc::new(Tls::load(transport)?)) };
         let credentials = Credentials::load(
             args.client_id.clone(),
@@ -92,7 +126,7 @@ impl Setup {
             args.password_file.as_deref(),
             args.credentials.as_deref(),
         )?;
-        credentials.suffice(clients)?;
+        credentials.suffice(demand.numbers)?;
         let connector = Connector {
             routes,
             tls,
@@ -108,34 +142,17 @@ impl Setup {
             run,
             clock,
         };
-        let recorder = Arc::new(Recorder::start(clock, server.clone(), threads));
         Ok(Self {
             connector: Arc::new(connector),
             threads,
             connect_rate: args.connect_rate,
             connect_in_flight: args.connect_in_flight as usize,
-            server,
+            way: 0,
+            server: None,
             recorder,
             agents: None,
             interrupted: Arc::default(),
         })
-    }
-
-    /// Of the same run, towards another address or by another transport.
-    pub(crate) fn beside(&self, args: &CommonArgs, clients: u64) -> anyhow::Result<Self> {
-        // The figures are served once.
-        let mut args = args.clone();
-        args.output.prometheus = None;
-        let other = Self::prepare(&args, clients)?.with_connector(|connector| {
-            connector.run = self.connector.run;
-            connector.clock = self.connector.clock;
-        });
-        Ok(Self { recorder: Arc::clone(&self.recorder), interrupted: Arc::clone(&self.interrupted), ..other })
-    }
-
-    /// Connections that there are ports for.
-    pub(crate) fn ports(&self) -> u64 {
-        ports(&self.connector.routes)
     }
 
     /// The same run, with clients that connect in another way.
@@ -154,6 +171,28 @@ impl Setup {
     pub(crate) fn with_connects(&self, rate: f64, at_once: u32) -> Self {
         let connect_in_flight = self.connect_in_flight.max(at_once as usize);
         Self { connect_rate: rate, connect_in_flight, ..self.clone() }
+    }
+
+    /// In which way clients connect.
+    pub(crate) fn terms(&self) -> Terms {
+        Terms {
+            way: self.way,
+            connect_rate: self.connect_rate,
+            connect_in_flight: self.connect_in_flight,
+            lean: self.connector.lean,
+            clean_start: self.connector.clean_start,
+            session_expiry_seconds: self.connector.session_expiry_seconds,
+        }
+    }
+
+    /// The same run, with clients that connect as `terms` say.
+    pub(crate) fn on_terms(&self, terms: Terms) -> Self {
+        let setup = self.with_connector(|connector| {
+            connector.lean = terms.lean;
+            connector.clean_start = terms.clean_start;
+            connector.session_expiry_seconds = terms.session_expiry_seconds;
+        });
+        Self { connect_rate: terms.connect_rate, connect_in_flight: terms.connect_in_flight, ..setup }
     }
 
     /// Connects and disconnects once at each address: what is wrong with the address, the certificate or the
@@ -188,6 +227,17 @@ impl Setup {
         self.server.as_ref()?.sample()
     }
 
+    /// What has been recorded until now, with what is to be said of the agents.
+    pub(crate) fn recorded(&self) -> Recorded {
+        let mut recorded = self.recorder.recorded();
+        if let Some(agents) = &self.agents {
+            agents.compare_clocks_again();
+            recorded.troubles.extend(agents.troubles());
+            recorded.warnings.extend(agents.warnings());
+        }
+        recorded
+    }
+
     /// The first Ctrl-C ends the run early, with its report; the second ends the process.
     pub(crate) fn listen_for_interrupt(&self) {
         let interrupted = Arc::clone(&self.interrupted);
@@ -200,6 +250,18 @@ impl Setup {
             }
         });
     }
+}
+
+fn check_ports(demand: Demand, ports: u64) -> anyhow::Result<()> {
+    if demand.ports > ports {
+        bail!(
+            "the run needs {} ports at a time, since each rests for {} s after its connection, and the source \
+             addresses have {ports}: give a larger --source-range, or take fewer clients or a lower rate",
+            demand.ports,
+            TIME_WAIT.as_secs()
+        );
+    }
+    Ok(())
 }
 
 fn ports(routes: &[Route]) -> u64 {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::args::PubsubArgs;
 use crate::connecting::connect_all;
 use crate::crew::{Crew, Watched};
+use crate::demand::Demand;
 use crate::drift::slope_per_hour;
 use crate::figures::{mebibytes, milliseconds};
 use crate::holder::Holding;
@@ -65,7 +66,7 @@ pub(crate) fn run(args: &SoakArgs) -> anyhow::Result<Verdict> {
     if i64::try_from(clients).is_ok_and(|clients| clients > CLIENTS_MAX) {
         bail!("at most {CLIENTS_MAX} clients");
     }
-    let setup = Setup::prepare(&args.common, clients)?;
+    let setup = Setup::prepare(&args.common, Demand::of(clients))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let report = runtime.context("start runtime")?.block_on(soak(args, &traffic, &setup))?;
     report.publish(&args.common.output).context("write report")
@@ -75,7 +76,7 @@ async fn soak(args: &SoakArgs, traffic: &PubsubArgs, setup: &Setup) -> anyhow::R
     setup.listen_for_interrupt();
     setup.probe().await?;
     let messaging = traffic.pubs + traffic.subs;
-    let idle = Crew::start(&setup.lean(), messaging..messaging + args.idle, || Holding { subscribe: None })?;
+    let idle = Crew::start(&setup.lean(), messaging..messaging + args.idle, Holding { subscribe: None })?;
     if connect_all(&idle, setup, args.idle.into(), None).await.watched == Watched::Interrupted {
         bail!("stopped while {} idle sessions connected", args.idle);
     }
@@ -85,7 +86,7 @@ async fn soak(args: &SoakArgs, traffic: &PubsubArgs, setup: &Setup) -> anyhow::R
     let held = idle.finish()?.connects;
     connects.broken.add(&held.broken);
     connects.failed.add(&held.failed);
-    let recorded = setup.recorder.recorded();
+    let recorded = setup.recorded();
     let points = publishing(&recorded);
     let drift = Drift::of(&points);
     let mut objectives = report.objectives;

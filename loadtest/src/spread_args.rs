@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::source_address::SourceRange;
+
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Spreading")]
 pub(crate) struct SpreadArgs {
-    /// Processes on this machine that share the clients (hold, pubsub); their reports are joined into one
+    /// Processes on this machine that share the clients; their reports are joined into one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) processes: Option<u16>,
-    /// Agents on other machines that share the clients (hold, pubsub): see `agent`. Files that the command line
+    /// Agents on other machines that share the clients: see `agent`. Files that the command line
     /// names are read where the agents run
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', requires = "token_file")]
     pub(crate) agents: Vec<String>,
@@ -37,6 +39,9 @@ pub(crate) struct AgentArgs {
     /// A secret of at least 16 bytes: who does not know it gets nothing done here
     #[arg(long, value_name = "FILE", required_unless_present = "stdio")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Source addresses of the clients that connect from here, in place of those that the coordinator names
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) source_range: Option<SourceRange>,
     /// For a process that the load tester has started itself
     #[arg(long, hide = true)]
     pub(crate) stdio: bool,

@@ -10,7 +10,7 @@ use crate::crew::{Crew, CrewError, Watched};
 use crate::finished::Finished;
 use crate::latencies::LatencySummary;
 use crate::ledger::{Layout, settle};
-use crate::limits::{STEADY_SIZE_BYTES, WATCH_INTERVAL};
+use crate::limits::STEADY_SIZE_BYTES;
 use crate::message_tally::MessageTally;
 use crate::pacer::Plan;
 use crate::pubsub::drain;
@@ -19,7 +19,7 @@ use crate::roster::Phase;
 use crate::schedule::Schedule;
 use crate::setup::Setup;
 use crate::table::Table;
-use crate::traffic::{Pacing, Traffic, TrafficPlan};
+use crate::traffic::{Pacing, TrafficPlan};
 use crate::worker::ConnectTally;
 
 pub(crate) struct Steady {
@@ -69,9 +69,9 @@ impl Steady {
             pacing: Pacing::Open(Plan { schedule: Schedule::new(rate), publishers: pairs, total: u64::MAX }),
         };
         let clients = first_client..first_client + 2 * pairs;
-        let crew = Crew::start(setup, clients, move || Traffic::new(plan.clone()))?;
+        let crew = Crew::start(setup, clients, plan)?;
         if connect_all(&crew, setup, u64::from(pairs) * 2, None).await.watched == Watched::Done {
-            crew.enter(Phase::Publishing(setup.connector.clock.now().plus(WATCH_INTERVAL)));
+            crew.enter(Phase::Publishing(crew.soon()));
         }
         Ok(Self { crew, layout })
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::connecting::connect_all;
 use crate::crew::{Crew, Watched};
+use crate::demand::Demand;
 use crate::failures::Failures;
 use crate::figures::{milliseconds, per_second};
 use crate::finished::Finished;
@@ -22,7 +23,8 @@ use crate::schedule::Schedule;
 use crate::server_process::ServerSample;
 use crate::setup::Setup;
 use crate::steady::{Steady, SteadyReport};
-use crate::stormer::{Backoff, RoundTally, StormPlan, Storming};
+use crate::stormer::{Backoff, RoundTally, StormPlan};
+use crate::subscription::Subscription;
 use crate::table::Table;
 use crate::worker::ConnectTally;
 
@@ -54,6 +56,8 @@ struct RoundReport {
     round: u32,
     /// Connections that were cut.
     cut: u64,
+    /// From the cut until a connection was told to end.
+    gone: LatencySummary,
     /// From the cut until a client was back.
     back: LatencySummary,
     /// Connections that the broker ended, by reason.
@@ -81,7 +85,7 @@ pub(crate) fn run(args: &StormArgs) -> anyhow::Result<Verdict> {
     if args.rounds == 0 && args.hold == 0 {
         bail!("--rounds 0 waits for what the broker does: say how long with --hold");
     }
-    let setup = Setup::prepare(&args.common, clients)?;
+    let setup = Setup::prepare(&args.common, Demand::of(clients))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let report = runtime.context("start runtime")?.block_on(storm(args, &setup))?;
     report.publish(&args.common.output).context("write report")
@@ -91,10 +95,9 @@ async fn storm(args: &StormArgs, setup: &Setup) -> anyhow::Result<Report<StormOu
     setup.listen_for_interrupt();
     let target = setup.probe().await?;
     let before = setup.sample_server();
-    let plan = plan(args);
     // All at once is all at once.
     let at_once = setup.lean().with_connects(setup.connect_rate, args.n);
-    let crew = Crew::start(&at_once, 0..args.n, move || Storming::new(plan.clone()))?;
+    let crew = Crew::start(&at_once, 0..args.n, plan(args))?;
     let connecting = connect_all(&crew, setup, args.n.into(), before).await;
     let mut watched = connecting.watched;
     if watched == Watched::Done {
@@ -143,7 +146,7 @@ async fn storm(args: &StormArgs, setup: &Setup) -> anyhow::Result<Report<StormOu
         connects.failed.add(&pairs.failed);
         connects.broken.add(&pairs.broken);
     }
-    if away > 0 {
+    if away > 0 && watched == Watched::Done {
         connects.broken.count_many(&"never came back", away);
     }
     let lost = away + steady.as_ref().map_or(0, |steady| steady.lost);
@@ -153,7 +156,7 @@ async fn storm(args: &StormArgs, setup: &Setup) -> anyhow::Result<Report<StormOu
     Ok(Report {
         scenario: "storm",
         run: setup.connector.run.to_string(),
-        recorded: setup.recorder.recorded(),
+        recorded: setup.recorded(),
         target,
         objectives: Limits::of(&args.common.objectives).judge(Measured {
             latency_of: "coming back",
@@ -174,7 +177,7 @@ async fn storm(args: &StormArgs, setup: &Setup) -> anyhow::Result<Report<StormOu
 
 fn plan(args: &StormArgs) -> StormPlan {
     StormPlan {
-        subscribe: args.subscribe.clone().map(|template| (template, args.qos)),
+        subscribe: args.subscribe.clone().map(|filter| Subscription { filter, qos: args.qos }),
         parting: args.drop.parting(),
         away: seconds(args.away),
         schedule: Schedule::new(args.return_rate),
@@ -188,7 +191,7 @@ fn plan(args: &StormArgs) -> StormPlan {
 async fn cut(crew: &Crew<Vec<RoundTally>>, setup: &Setup, args: &StormArgs, round: u32) -> (Watch, Watched) {
     let before = crew.totals();
     let server_before = setup.sample_server();
-    crew.enter(Phase::Cut(Cut { round, at: setup.connector.clock.now() }));
+    crew.enter(Phase::Cut(Cut { round, at: crew.soon() }));
     let gone = before.ended + before.live();
     // Nobody is back before having gone.
     let mut watched =
@@ -244,6 +247,7 @@ impl RoundReport {
         Self {
             round,
             cut: watch.cut,
+            gone: tally.gone.summary(),
             back,
             broken: tally.broken,
             recovered: tally.recovered.summary(),
@@ -311,6 +315,8 @@ impl Rows for RoundReport {
                 &format!("round {}", self.round),
                 &format!("{back} of {cut} back; 50 % after {half:.2} s, 99 % after {most:.2} s, the last after {all:.2} s"),
             )?;
+            let last = milliseconds(self.gone.max_us);
+            table.row("  cut", &format!("the last connection {last:.1} ms after the first moment"))?;
             if let Some(micros) = self.server_cpu_per_return_us {
                 table.row("  server CPU per return", &format!("{micros:.1} µs"))?;
             }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sotto_model::QoS;
 
 use crate::client::Parting;
@@ -15,13 +16,14 @@ use crate::latencies::Latencies;
 use crate::roster::{Phase, SeatId};
 use crate::run_clock::Micros;
 use crate::schedule::Schedule;
-use crate::template::Template;
+use crate::script::Script;
+use crate::subscription::Subscription;
 use crate::worker::{Away, Role, Session, Worker};
 
 /// What all clients of a storm do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StormPlan {
-    pub(crate) subscribe: Option<(Template, QoS)>,
+    pub(crate) subscribe: Option<Subscription>,
     pub(crate) parting: Parting,
     /// From the cut to the first return.
     pub(crate) away: Duration,
@@ -34,15 +36,17 @@ pub(crate) struct StormPlan {
 }
 
 /// Pauses after failed attempts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Backoff {
     pub(crate) first: Duration,
     pub(crate) longest: Duration,
 }
 
 /// What has happened from one cut to the next.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RoundTally {
+    /// From the cut until a connection was told to end.
+    pub(crate) gone: Latencies,
     /// From the cut until a client was back.
     pub(crate) back: Latencies,
     /// From when a client saw that its connection had ended, or could not be made, until it was back.
@@ -69,6 +73,14 @@ struct Absence {
     failed: u32,
 }
 
+impl Script for StormPlan {
+    type Role = Storming;
+
+    fn cast(self) -> impl Fn() -> Storming + Clone + Send + 'static {
+        move || Storming::new(self.clone())
+    }
+}
+
 impl Storming {
     pub(crate) fn new(plan: StormPlan) -> Self {
         let rounds = (0..=plan.rounds).map(|_| RoundTally::new()).collect();
@@ -80,8 +92,8 @@ impl Role for Storming {
     type Outcome = Vec<RoundTally>;
 
     fn filter(&self, client: u32, worker: &Worker) -> Option<(String, QoS)> {
-        let (template, qos) = self.plan.subscribe.as_ref()?;
-        Some((worker.connector.expand(template, client), *qos))
+        let Subscription { filter, qos } = self.plan.subscribe.as_ref()?;
+        Some((worker.connector.expand(filter, client), *qos))
     }
 
     fn session(
@@ -125,6 +137,7 @@ impl Role for Storming {
         let absence = absences.entry(client).or_insert(Absence { since, by_cut, failed: 0 });
         let pause = match away {
             Away::Left => {
+                round.gone.record(cut.at, now);
                 let at = cut.at.plus(self.plan.away + self.plan.jitter.mul_f64(rand::random()));
                 return Some(Micros(at.0 + self.plan.schedule.due(client.into()).0));
             }
@@ -157,6 +170,7 @@ impl Backoff {
 impl RoundTally {
     pub(crate) fn new() -> Self {
         Self {
+            gone: Latencies::new(),
             back: Latencies::new(),
             recovered: Latencies::new(),
             broken: Failures::default(),
@@ -166,6 +180,7 @@ impl RoundTally {
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
+        self.gone.add(&other.gone);
         self.back.add(&other.back);
         self.recovered.add(&other.recovered);
         self.broken.add(&other.broken);

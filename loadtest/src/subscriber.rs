@@ -41,7 +41,7 @@ impl Subscriber {
         number: u32,
     ) -> Self {
         let plan = &traffic.plan;
-        let shared = plan.share.as_ref().map(|(_, sequences)| Arc::clone(sequences));
+        let shared = traffic.common.shared.as_ref().map(Arc::clone);
         let received = Received::new(plan.layout, plan.run, number, shared);
         let state = State { traffic, worker, received: Some(received) };
         Self { seat, client: Some(connected.client), state }
@@ -114,8 +114,8 @@ impl State {
             drop(tally);
             self.worker.intervals.record(Kind::Delivered, stamp.intended, now);
             self.worker.counters().delivered.add(1);
-            if let (QoS::AtMostOnce, Pacing::Closed { credits, .. }) = (plan.qos, &plan.pacing) {
-                credits[stamp.publisher as usize].add_delivery();
+            if let (QoS::AtMostOnce, Pacing::Closed { .. }) = (plan.qos, &plan.pacing) {
+                self.traffic.common.credits[stamp.publisher as usize].add_delivery();
             }
         }
     }

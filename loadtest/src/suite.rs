@@ -6,13 +6,12 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use crate::common_args::{CommonArgs, Protocol};
+use crate::demand::Demand;
 use crate::figures::{mebibytes, milliseconds};
 use crate::hold::hold;
 use crate::latencies::LatencySummary;
-use crate::limits::SUITE_KEEP_ALIVE_SECONDS;
 use crate::objectives::{Limits, Measured};
-use crate::pubsub::pubsub;
+use crate::pubsub::{can_be_spread, pubsub};
 use crate::report::{ConnectReport, Report, Rows, Verdict};
 use crate::scenario_args::SuiteArgs;
 use crate::setup::Setup;
@@ -56,22 +55,17 @@ struct CaseMessages {
 }
 
 pub(crate) fn run(args: &SuiteArgs) -> anyhow::Result<Verdict> {
-    let common = CommonArgs {
-        protocol: Protocol::V3,
-        keep_alive: SUITE_KEEP_ALIVE_SECONDS,
-        clean: true,
-        ..args.common.clone()
-    };
+    let ways = args.ways();
+    let common = &ways[0];
     let cases = if args.case.is_empty() { CASES.to_vec() } else { named(&args.case)? };
-    let runs: Vec<_> = cases.iter().map(|case| case.run(args.scale, args.seconds, &common)).collect();
-    let largest = runs.iter().map(CaseRun::clients).max().unwrap_or_default();
-    let mut setups = vec![Setup::prepare(&common, largest)?];
-    if let Some(tls_addr) = &args.tls_addr {
-        let mut over_tls = common.clone();
-        over_tls.transport.addr = vec![tls_addr.clone()];
-        over_tls.transport.plain = false;
-        setups.push(setups[0].beside(&over_tls, largest)?);
+    let runs: Vec<_> = cases.iter().map(|case| case.run(args.scale, args.seconds, common)).collect();
+    for run in &runs {
+        if let CaseRun::Pubsub(args) = run {
+            can_be_spread(args)?;
+        }
     }
+    let largest = runs.iter().map(CaseRun::clients).max().unwrap_or_default();
+    let setups = Setup::prepare_ways(&ways, Demand::of(largest))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runs: Vec<_> = cases.into_iter().zip(runs).collect();
     let report = runtime.context("start runtime")?.block_on(suite(args, &setups, &runs))?;
@@ -135,7 +129,7 @@ async fn suite(
     Ok(Report {
         scenario: "suite",
         run: setup.connector.run.to_string(),
-        recorded: setup.recorder.recorded(),
+        recorded: setup.recorded(),
         target,
         objectives,
         connecting: ConnectReport::new(wanted, &connects, seconds, None),

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// `%i` stands for a number, `%r` for the run's id, `%c` for the client's identifier, `%u` for its user name,
 /// `%{i/10}` and `%{i%10}` for the number divided and what the division leaves, `%%` for a percent sign.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) struct Template(Vec<Part>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +130,35 @@ impl FromStr for Template {
     }
 }
 
+/// As it may be parsed again.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(&text.replace('%', "%%")),
+            Part::Number => f.write_str("%i"),
+            Part::Quotient(by) => write!(f, "%{{i/{by}}}"),
+            Part::Remainder(by) => write!(f, "%{{i%{by}}}"),
+            Part::Run => f.write_str("%r"),
+            Part::ClientId => f.write_str("%c"),
+            Part::User => f.write_str("%u"),
+        })
+    }
+}
+
+impl TryFrom<String> for Template {
+    type Error = TemplateError;
+
+    fn try_from(raw: String) -> Result<Self, TemplateError> {
+        raw.parse()
+    }
+}
+
+impl From<Template> for String {
+    fn from(template: Template) -> Self {
+        template.to_string()
+    }
+}
+
 fn arithmetic(raw: &str) -> Result<Part, TemplateError> {
     let parsed = raw.strip_prefix('i').and_then(|rest| {
         let (quotient, by) = match rest.as_bytes().first()? {
@@ -179,6 +209,15 @@ mod tests {
         assert_eq!(expand("%x%i"), "%x27");
         assert_eq!(expand("%%i"), "%i");
         assert_eq!(expand("%ü"), "%ü");
+    }
+
+    #[test]
+    fn a_template_that_is_written_and_read_again_is_the_same() {
+        for raw in ["c/%i/m", "%r-%c/%u", "g/%{i/10}/%{i%10}", "100%", "%%i", "%x%i", "ü%ß", ""] {
+            let template: Template = raw.parse().expect("a template");
+            let sent = serde_json::to_string(&template).expect("text");
+            assert_eq!(serde_json::from_str::<Template>(&sent).expect("a template"), template, "{sent}");
+        }
     }
 
     #[test]

@@ -10,12 +10,12 @@ use tokio::sync::watch;
 use crate::counters::{Counters, Totals};
 use crate::finished::Finished;
 use crate::interval::{Interval, IntervalQueue};
-use crate::own_usage::OwnUsage;
 use crate::part::Part;
 use crate::recorder::Source;
 use crate::roster::Phase;
 use crate::run_clock::Micros;
 use crate::schedule::Schedule;
+use crate::script::Script;
 use crate::setup::Setup;
 use crate::worker::{ConnectTally, Done, Role, Share, Worker};
 
@@ -41,15 +41,15 @@ pub(crate) enum ThreadsError {
 }
 
 impl<T: Send + 'static> Threads<T> {
-    /// Those of `clients` that belong to the part begin to connect; the first of all is due at `start`. `role`
-    /// is called once on each thread.
-    pub(crate) fn start<R: Role<Outcome = T>>(
+    /// Those of `clients` that belong to the part begin to connect; the first of all is due at `start`.
+    pub(crate) fn start<S: Script<Role: Role<Outcome = T>>>(
         setup: &Setup,
         clients: &Range<u32>,
         part: Part,
         start: Micros,
-        role: impl Fn() -> R + Clone + Send + 'static,
+        script: S,
     ) -> Result<Self, ThreadsError> {
+        let role = script.cast();
         let (phases, receiver) = watch::channel(Phase::Connecting);
         let counters: Arc<[Counters]> = (0..setup.threads).map(|_| Counters::default()).collect();
         let intervals: Vec<_> = (0..setup.threads).map(|_| IntervalQueue::default()).collect();
@@ -89,6 +89,10 @@ impl<T: Send + 'static> Threads<T> {
         self.handles.iter().any(JoinHandle::is_finished)
     }
 
+    pub(crate) fn have_ended(&self) -> bool {
+        self.handles.iter().all(JoinHandle::is_finished)
+    }
+
     /// Has every session say DISCONNECT, and takes what the threads have counted.
     pub(crate) fn finish(self) -> Result<Finished<T>, ThreadsError> {
         self.enter(Phase::Stopping);
@@ -111,9 +115,5 @@ impl Source for ThreadTallies {
 
     fn take_intervals(&self) -> Vec<Interval> {
         self.intervals.iter().flat_map(IntervalQueue::take).collect()
-    }
-
-    fn own_usage(&self) -> Vec<OwnUsage> {
-        vec![OwnUsage::sample(self.counters.len())]
     }
 }

@@ -189,7 +189,8 @@ impl Point {
         let (acknowledged_per_second, acknowledged) = counted(Kind::Acknowledged);
         let (delivered_per_second, delivery) = counted(Kind::Delivered);
         let since_before = end.at.since(before.at);
-        let own = || before.own.iter().zip(&end.own);
+        // Of a process that had not begun to say it nothing is known.
+        let own = || before.own.iter().zip(&end.own).filter(|(before, _)| before.cores > 0);
         let busiest = |share: &dyn Fn(&OwnUsage, &OwnUsage) -> Option<f64>| {
             own().filter_map(|(before, end)| share(before, end)).reduce(f64::max)
         };

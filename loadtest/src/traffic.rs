@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use sotto_model::QoS;
 
 use crate::connector::Connector;
@@ -10,11 +11,12 @@ use crate::credit::Credit;
 use crate::ledger::{Layout, SharedSequences};
 use crate::message_tally::MessageTally;
 use crate::pacer::Plan;
+use crate::qos_number;
 use crate::roster::SeatId;
 use crate::template::{Place, RunId, Template};
 
 /// What every thread of a run is to do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct TrafficPlan {
     pub(crate) layout: Layout,
     /// The client that is publisher 0; the others follow, then the subscribers.
@@ -22,9 +24,10 @@ pub(crate) struct TrafficPlan {
     /// Subscribers subscribe; else their sessions have done so before.
     pub(crate) subscribes: bool,
     pub(crate) topic: Template,
-    /// Name of the shared subscription, with what its members have received.
-    pub(crate) share: Option<(Arc<str>, Arc<SharedSequences>)>,
+    /// Name of the shared subscription.
+    pub(crate) share: Option<String>,
     pub(crate) run: RunId,
+    #[serde(with = "qos_number")]
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     /// Of MQTT 5.
@@ -60,26 +63,32 @@ impl TrafficPlan {
             None => self.topic.expand_to_filter(self.run),
         };
         match &self.share {
-            Some((name, _)) => format!("$share/{name}/{filter}"),
+            Some(name) => format!("$share/{name}/{filter}"),
             None => filter,
         }
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum Pacing {
     /// Messages go out when they are due.
     Open(Plan),
     /// A publisher has a full window of messages outstanding, always.
-    Closed {
-        window: u16,
-        /// One for each publisher of the run.
-        credits: Arc<[Credit]>,
-    },
+    Closed { window: u16 },
+}
+
+/// What all publishers and subscribers of one process share.
+#[derive(Clone, Debug)]
+pub(crate) struct Common {
+    /// Of a closed loop, one for each publisher of the run.
+    pub(crate) credits: Arc<[Credit]>,
+    /// What the members of shared subscriptions have received.
+    pub(crate) shared: Option<Arc<SharedSequences>>,
 }
 
 pub(crate) struct Traffic {
     pub(crate) plan: TrafficPlan,
+    pub(crate) common: Common,
     pub(crate) tally: RefCell<MessageTally>,
     /// The payload of every message, with the header of the last.
     pub(crate) payload: RefCell<Vec<u8>>,
@@ -87,12 +96,24 @@ pub(crate) struct Traffic {
     pub(crate) publishers: RefCell<Vec<(u32, SeatId)>>,
 }
 
+impl Common {
+    pub(crate) fn of(plan: &TrafficPlan) -> Self {
+        let publishers = plan.layout.publishers;
+        let credits = if matches!(plan.pacing, Pacing::Closed { .. }) { publishers } else { 0 };
+        Self {
+            credits: (0..credits).map(|_| Credit::default()).collect(),
+            shared: plan.share.is_some().then(|| Arc::new(SharedSequences::new(publishers))),
+        }
+    }
+}
+
 impl Traffic {
-    pub(crate) fn new(plan: TrafficPlan) -> Self {
+    pub(crate) fn new(plan: TrafficPlan, common: Common) -> Self {
         // Bytes that do not compress, as encrypted payloads do not.
         let payload = (0..plan.size_bytes).map(|_| rand::random()).collect();
         Self {
             plan,
+            common,
             tally: RefCell::new(MessageTally::new()),
             payload: RefCell::new(payload),
             publishers: RefCell::new(Vec::new()),

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sotto_model::QoS;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -35,7 +36,7 @@ pub(crate) type Session = Pin<Box<dyn Future<Output = Result<Client, ClientError
 /// What a scenario does on each thread.
 pub(crate) trait Role: 'static {
     /// What the thread hands over at the end.
-    type Outcome: Send;
+    type Outcome: Serialize + DeserializeOwned + Send;
 
     /// The filter that a client subscribes to before it counts as connected.
     fn filter(&self, client: u32, worker: &Worker) -> Option<(String, QoS)>;
@@ -209,6 +210,14 @@ impl Worker {
     async fn follow<R: Role>(&self, mut phases: watch::Receiver<Phase>, role: &Rc<R>) {
         loop {
             let phase = *phases.borrow_and_update();
+            if let Phase::Cut(cut) = phase {
+                // Everyone's at one moment, on whatever thread of whatever process.
+                let moment = tokio::time::sleep_until(self.connector.clock.instant(cut.at).into());
+                tokio::select! {
+                    Ok(()) = phases.changed() => continue,
+                    () = moment => {}
+                }
+            }
             self.roster.enter(phase);
             let changed = match phase {
                 Phase::Stopping => return,

@@ -69,6 +69,23 @@ fn agents_with_the_same_token_do_the_work() {
 }
 
 #[test]
+fn an_agent_may_have_source_addresses_of_its_own() {
+    let Some(broker) = Broker::start("allow_anonymous true") else { return };
+    let token = token(broker.folder.path(), "token", "a token that both know");
+    let here = Agent::start(&token);
+    // No machine has an address that is set aside for documentation.
+    let elsewhere = Agent::start_with(&token, &["--source-range", "192.0.2.1"]);
+    let agents = format!("{},{}", here.address, elsewhere.address);
+    let hold = ["hold", "--n", "4", "--hold", "0", "--agents", &agents, "--token-file", &token];
+    let output = broker.command(&hold).output().expect("run");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report = broker.report();
+    assert_eq!(report["connecting"]["connected"], 2, "{report}");
+    assert!(text(&output.stderr).contains("2 of 4 clients could not connect"), "{output:?}");
+    assert!(text(&output.stderr).contains("source address cannot be used"), "{output:?}");
+}
+
+#[test]
 fn an_agent_refuses_who_does_not_know_its_token_and_a_second_run() {
     let Some(broker) = Broker::start("allow_anonymous true") else { return };
     let token_file = token(broker.folder.path(), "token", "a token that both know");
@@ -127,13 +144,170 @@ fn an_agent_that_dies_is_named_and_the_others_results_are_kept() {
 }
 
 #[test]
+fn a_storm_cuts_all_clients_of_all_processes_and_all_come_back() {
+    let Some(broker) = Broker::start("allow_anonymous true") else { return };
+    let storm = ["storm", "--n", "61", "--rounds", "2", "--pause", "0.2", "--subscribe", "a/%i"];
+    let steady =
+        ["--steady-pairs", "3", "--steady-rate", "60", "--return-rate", "200", "--round-timeout", "20"];
+    for processes in [&[][..], &["--processes", "2"]] {
+        let (output, report) = broker.load(&[&storm[..], &steady, processes].concat());
+        assert!(output.status.success(), "{output:?}");
+        let count = if processes.is_empty() { 1 } else { 2 };
+        assert_eq!(report["load_tester"]["processes"], count);
+        assert_eq!(report["connecting"]["connected"], 61, "{report}");
+        for round in [1, 2] {
+            let round = &report["rounds"][round];
+            assert_eq!(round["cut"], 61, "{report}");
+            assert_eq!(round["back"]["count"], 61, "{report}");
+            assert_eq!(round["gone"]["count"], 61, "{report}");
+            // After the moment that was named to all, and not as soon as each heard of it.
+            let gone = round["gone"]["max_us"].as_u64().expect("a time");
+            assert!((10..1_000_000).contains(&gone), "{report}");
+            assert_eq!(round["broken"], serde_json::json!({}), "{report}");
+            // Client 60 is due 60 two-hundredths of a second after the moment at which all were cut.
+            let last = round["back"]["max_us"].as_u64().expect("a time");
+            assert!((300_000..3_000_000).contains(&last), "{report}");
+        }
+        assert_eq!(report["returning"]["suback"]["count"], 122, "{report}");
+        assert_eq!(report["away"], 0, "{report}");
+        assert!(report["steady"]["delivered"].as_u64().is_some_and(|count| count > 20), "{report}");
+        assert_eq!(report["steady"]["delivered"], report["steady"]["accepted"], "{report}");
+        assert_eq!(report["steady"]["lost"], 0, "{report}");
+        // First, returns and pairs.
+        assert_eq!(report["latencies"]["connect"]["count"], 61 + 122 + 6, "{report}");
+    }
+}
+
+#[test]
+fn an_agent_that_dies_amid_a_storm_ends_it_and_is_named() {
+    let Some(broker) = Broker::start("allow_anonymous true") else { return };
+    let token = token(broker.folder.path(), "token", "a token that both know");
+    let (stays, mut dies) = (Agent::start(&token), Agent::start(&token));
+    let agents = format!("{},{}", stays.address, dies.address);
+    let mut load = broker.command(&["storm", "--n", "40", "--rounds", "500", "--pause", "0.1"]);
+    load.args(["--steady-pairs", "2", "--agents", &agents, "--token-file", &token]);
+    let metrics = format!("127.0.0.1:{}", free_port());
+    load.args(["--prometheus", &metrics]);
+    let load = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run");
+    let since = Instant::now();
+    // All have connected, and come back at least once.
+    while figure(&metrics, "connects_total").is_none_or(|connects| connects < 100) {
+        assert!(since.elapsed() < Duration::from_mins(1), "nobody comes back");
+        sleep(Duration::from_millis(100));
+    }
+    dies.process.kill().expect("killed");
+    let since = Instant::now();
+    let output = load.wait_with_output().expect("ended");
+    assert!(since.elapsed() < Duration::from_secs(40), "it goes on without its agent");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let errors = text(&output.stderr);
+    let named = format!("error: agent {} was lost: connection lost", dies.address);
+    assert_eq!(errors.matches(&named).count(), 1, "{errors}");
+    let report = broker.report();
+    assert_eq!(report["interrupted"], true, "{report}");
+    // Of the one that is left, and of both before that.
+    assert!(report["rounds"][1]["back"]["count"].as_u64().is_some_and(|count| count >= 20), "{report}");
+    assert!(report["rounds"].as_array().is_some_and(|rounds| rounds.len() < 400), "{report}");
+    assert!(report["steady"]["delivered"].as_u64().is_some_and(|count| count > 0), "{report}");
+    // Of the second in which it died its latencies are not known.
+    assert!(report["latencies"]["connect"]["count"].as_u64().is_some_and(|count| count >= 44), "{report}");
+}
+
+#[test]
+fn an_inbox_is_filled_and_drained_by_several_processes() {
+    let Some(broker) = Broker::start("allow_anonymous true") else { return };
+    let inbox = ["inbox", "--subs", "9", "--messages", "40", "--max-loss", "0", "--processes", "2"];
+    let (output, report) = broker.load(&inbox);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(report["load_tester"]["processes"], 2);
+    for (figure, expected) in [
+        ("sent", 360),
+        ("accepted", 360),
+        ("expected", 360),
+        ("delivered", 360),
+        ("lost", 0),
+        ("duplicates", 0),
+        ("reordered", 0),
+        ("foreign", 0),
+        ("sessions_present", 9),
+    ] {
+        assert_eq!(report[figure], expected, "{figure}: {report}");
+    }
+}
+
+#[test]
+fn connections_come_and_go_from_several_processes() {
+    let Some(broker) = Broker::start("allow_anonymous true") else { return };
+    let (output, report) = broker.load(&["churn", "--rate", "50", "--seconds", "2", "--processes", "3"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(report["load_tester"]["processes"], 3);
+    for figure in ["acknowledged", "delivery", "unsuback", "whole"] {
+        assert_eq!(report[figure]["count"], 100, "{figure}: {report}");
+    }
+    assert_eq!((&report["cycles"], &report["lost"]), (&100.into(), &0.into()), "{report}");
+    assert_eq!(report["latencies"]["connect"], report["connecting"]["total"]);
+    // The last is due 99 fiftieths of a second after the first, whichever process it is in.
+    let seconds = report["connecting"]["seconds"].as_f64().expect("a time");
+    assert!((1.9..6.0).contains(&seconds), "{report}");
+}
+
+#[test]
+fn a_soak_holds_its_idle_sessions_in_the_processes_that_carry_the_load() {
+    let Some(broker) = Broker::start("allow_anonymous true") else { return };
+    let soak = ["soak", "--pairs", "4", "--rate", "100", "--idle", "11", "--seconds", "5", "--interval", "2"];
+    let (output, report) = broker.load(&[&soak[..], &["--processes", "2", "--max-loss", "0"]].concat());
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(report["load_tester"]["processes"], 2);
+    assert_eq!(report["intervals"][0]["connections"], 19, "{report}");
+    assert_eq!(report["delivered"], report["accepted"], "{report}");
+    assert!(report["delivered"].as_u64().is_some_and(|delivered| delivered > 100), "{report}");
+    assert_eq!(report["latencies"]["connect"]["count"], 19, "{report}");
+}
+
+#[test]
+fn the_cases_of_the_suite_are_spread_over_each_transport() {
+    let plain = free_port();
+    let Some(broker) = Broker::start(&format!("allow_anonymous true\nlistener {plain} 127.0.0.1")) else {
+        return;
+    };
+    let (ca, json) = (broker.folder.path().join("ca.pem"), broker.folder.path().join("suite.json"));
+    let output = loadtest()
+        .args(["suite", "--scale", "0.002", "--seconds", "1", "--connect-rate", "500", "--max-loss", "0"])
+        .args(["--plain", "--addr", &format!("127.0.0.1:{plain}"), "--tls-addr", &broker.address()])
+        .args(["--case", "conn-tcp-10K-100,fanout-5-1000-5-250K,p2p-1K-1K-1K-1K", "--processes", "2"])
+        .arg("--ca")
+        .arg(&ca)
+        .arg("--json")
+        .arg(&json)
+        .output()
+        .expect("run");
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&fs::read(json).expect("a report")).expect("JSON");
+    assert_eq!(report["load_tester"]["processes"], 2);
+    let cases = report["cases"].as_array().expect("cases");
+    assert_eq!(cases.len(), 6, "{report}");
+    for (case, transport) in cases.iter().zip(["plain TCP"; 3].iter().chain(&["TLS"; 3])) {
+        assert_eq!(case["succeeded"], true, "{report}");
+        assert!(case["transport"].as_str().is_some_and(|text| text.starts_with(transport)), "{report}");
+    }
+    for (case, clients) in [(0, 20), (1, 7), (2, 4), (3, 20), (4, 7), (5, 4)] {
+        assert_eq!(cases[case]["connected"], clients, "{report}");
+    }
+    for case in [1, 4] {
+        // Two subscribers to 250 messages, if the machine is not too busy to send all of them.
+        let expected = cases[case]["messages"]["expected"].as_u64().expect("a number");
+        assert!((2..=500).contains(&expected) && expected.is_multiple_of(2), "{report}");
+    }
+}
+
+#[test]
 fn what_processes_cannot_know_of_each_other_is_refused() {
     let Some(broker) = Broker::start("allow_anonymous true") else { return };
     let closed_loop: &[&str] = &["pubsub", "--subs", "2", "--rate", "0", "--qos", "0"];
     for (args, said) in [
         (&["pubsub", "--share", "workers"][..], "--share needs one process"),
         (closed_loop, "take a multiple of 2 topics"),
-        (&["churn"], "this scenario runs in one process"),
+        (&["suite", "--case", "sharedsub-1K-5-1K-1K"], "--share needs one process"),
     ] {
         let output = broker.command(args).args(["--processes", "2"]).output().expect("run");
         assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -160,11 +334,16 @@ fn assert_sums(report: &Value) {
 
 /// So far, as the load tester says.
 fn delivered(metrics: &str) -> Option<u64> {
+    figure(metrics, "delivered_total")
+}
+
+fn figure(metrics: &str, name: &str) -> Option<u64> {
     let mut stream = TcpStream::connect(metrics).ok()?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    let count = answer.lines().find_map(|line| line.strip_prefix("sotto_loadtest_delivered_total "))?;
+    let prefix = format!("sotto_loadtest_{name} ");
+    let count = answer.lines().find_map(|line| line.strip_prefix(&prefix))?;
     count.parse().ok()
 }
 
@@ -181,9 +360,14 @@ struct Agent {
 
 impl Agent {
     fn start(token: &str) -> Self {
+        Self::start_with(token, &[])
+    }
+
+    fn start_with(token: &str, more: &[&str]) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let mut process = loadtest()
             .args(["agent", "--listen", &address, "--token-file", token])
+            .args(more)
             .stderr(Stdio::piped())
             .spawn()
             .expect("an agent");
