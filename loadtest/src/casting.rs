@@ -67,6 +67,7 @@ impl Role for Traffic {
     }
 
     fn outcome(&self) -> MessageTally {
-        self.tally.replace(MessageTally::new())
+        let shared = self.common.shared.as_ref().map(|shared| shared.take()).unwrap_or_default();
+        MessageTally { shared, ..self.tally.replace(MessageTally::new()) }
     }
 }

@@ -102,7 +102,7 @@ async fn inbox(args: &InboxArgs, setup: &Setup) -> anyhow::Result<Report<InboxOu
     let cpu_after = setup.sample_server();
     let Finished { connects: returned, outcomes, totals, .. } = crew.finish()?;
     let tally = MessageTally::sum(outcomes);
-    let (expected, lost) = settle(plan.layout, &fill.tally.published, &tally.received);
+    let (expected, lost) = settle(plan.layout, &fill.tally.published, &tally.received, &tally.shared);
     connects.failed.add(&returned.failed);
     connects.broken.add(&returned.broken);
     let drain_seconds = tally.last_delivery.since(returned_at).as_secs_f64();

@@ -1,11 +1,12 @@
 //! Who has sent and who has received what: loss, duplicates, reordering.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::payload::Stamp;
 use crate::sequence_set::{Seen, SequenceSet};
+use crate::shared_sequences::{SharedSequences, SharedTally};
 use crate::template::RunId;
 
 /// Publisher i publishes to topic i mod T, subscriber j subscribes to topic j mod T, or to all of them.
@@ -77,39 +78,16 @@ pub(crate) struct Received {
     run: RunId,
     /// Its topic; `None`: all of them.
     subscription: Option<u32>,
-    sequences: Sequences,
+    /// One set for each publisher whose messages come here; none of a shared subscription.
+    sequences: Vec<SequenceSet>,
+    /// With the other members of this process.
+    #[serde(skip)]
+    shared: Option<Arc<SharedSequences>>,
     pub(crate) duplicates: u64,
     /// Of a shared subscription not judged: its members see parts of a stream, each at its own pace.
     pub(crate) reordered: u64,
     /// Messages that this run has not sent, or not to this topic.
     pub(crate) foreign: u64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-enum Sequences {
-    /// One set for each publisher whose messages come here.
-    Own(Vec<SequenceSet>),
-    /// Of a run in one process.
-    #[serde(skip)]
-    Shared(Arc<SharedSequences>),
-}
-
-/// What the members of shared subscriptions have received together.
-///
-/// One set for each publisher of the run, locked by whichever member receives a message of it: apart, each
-/// would be all gaps.
-#[derive(Debug)]
-pub(crate) struct SharedSequences(Box<[Mutex<SequenceSet>]>);
-
-impl SharedSequences {
-    pub(crate) fn new(publishers: u32) -> Self {
-        Self((0..publishers).map(|_| Mutex::default()).collect())
-    }
-
-    fn of(&self, publisher: u32) -> MutexGuard<'_, SequenceSet> {
-        // A set is never left half changed.
-        self.0[publisher as usize].lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,11 +106,9 @@ impl Received {
         shared: Option<Arc<SharedSequences>>,
     ) -> Self {
         let subscription = layout.subscription_of(subscriber);
-        let sequences = shared.map_or_else(
-            || Sequences::Own(vec![SequenceSet::default(); layout.publishers_of(subscription) as usize]),
-            Sequences::Shared,
-        );
-        Self { layout, run, subscription, sequences, duplicates: 0, reordered: 0, foreign: 0 }
+        let publishers = if shared.is_some() { 0 } else { layout.publishers_of(subscription) };
+        let sequences = vec![SequenceSet::default(); publishers as usize];
+        Self { layout, run, subscription, sequences, shared, duplicates: 0, reordered: 0, foreign: 0 }
     }
 
     /// A message without a stamp is foreign too.
@@ -146,14 +122,15 @@ impl Received {
             self.foreign += 1;
             return Arrival::Foreign;
         };
-        let seen = match &mut self.sequences {
-            Sequences::Own(sets) => sets[self.layout.place_of(stamp.publisher)].insert(stamp.sequence),
-            Sequences::Shared(shared) => shared.of(stamp.publisher).insert(stamp.sequence),
+        let seen = match &self.shared {
+            Some(shared) if shared.insert(stamp.publisher, stamp.sequence) => Seen::InOrder,
+            Some(_) => Seen::Again,
+            None => self.sequences[self.layout.place_of(stamp.publisher)].insert(stamp.sequence),
         };
         match seen {
             Seen::InOrder => Arrival::New,
             Seen::Late => {
-                self.reordered += u64::from(matches!(self.sequences, Sequences::Own(_)));
+                self.reordered += 1;
                 Arrival::New
             }
             Seen::Again => {
@@ -165,24 +142,25 @@ impl Received {
 
     /// How many messages that count as sent never came here.
     fn lost(&self, published: &[&Published]) -> u64 {
-        let missing = |sent: &&Published| match &self.sequences {
-            Sequences::Own(sets) => sent.accepted.missing_from(&sets[self.layout.place_of(sent.publisher)]),
-            Sequences::Shared(shared) => sent.accepted.missing_from(&shared.of(sent.publisher)),
+        let missing = |sent: &&Published| {
+            sent.accepted.missing_from(&self.sequences[self.layout.place_of(sent.publisher)])
         };
         published.iter().map(missing).sum()
     }
 
     #[cfg(test)]
     fn unique(&self) -> u64 {
-        match &self.sequences {
-            Sequences::Own(sets) => sets.iter().map(SequenceSet::len).sum(),
-            Sequences::Shared(shared) => (0..self.layout.publishers).map(|p| shared.of(p).len()).sum(),
-        }
+        self.sequences.iter().map(SequenceSet::len).sum()
     }
 }
 
-/// Expected and lost, over all subscribers.
-pub(crate) fn settle(layout: Layout, published: &[Published], received: &[Received]) -> (u64, u64) {
+/// Expected and lost, over all subscribers. `shared`: what the members of shared subscriptions have received.
+pub(crate) fn settle(
+    layout: Layout,
+    published: &[Published],
+    received: &[Received],
+    shared: &SharedTally,
+) -> (u64, u64) {
     let mut by_topic = vec![Vec::new(); layout.topics as usize];
     for sent in published {
         by_topic[layout.topic_of(sent.publisher) as usize].push(sent);
@@ -199,7 +177,11 @@ pub(crate) fn settle(layout: Layout, published: &[Published], received: &[Receiv
         }
         let sent = subscriber.subscription.map_or(&all, |topic| &by_topic[topic as usize]);
         expected += sent.iter().map(|publisher| publisher.accepted.len()).sum::<u64>();
-        lost += subscriber.lost(sent);
+        lost += if layout.shared {
+            sent.iter().map(|sent| shared.lost(sent.publisher, &sent.accepted)).sum()
+        } else {
+            subscriber.lost(sent)
+        };
     }
     (expected, lost)
 }
@@ -268,7 +250,7 @@ mod tests {
         received.count(Some(stamp(0, 0)));
         // 1 was never acknowledged and never came; 2 was not acknowledged and came all the same.
         received.count(Some(stamp(0, 2)));
-        assert_eq!(settle(layout, &[published(0, [0])], &[received]), (1, 0));
+        assert_eq!(settle(layout, &[published(0, [0])], &[received], &SharedTally::default()), (1, 0));
     }
 
     #[test]
@@ -280,7 +262,7 @@ mod tests {
             assert_eq!(received[0].count(Some(stamp(publisher, 0))), Arrival::New);
         }
         let published = [published(0, [0]), published(1, [0]), published(2, [0])];
-        assert_eq!(settle(layout, &published, &received), (6, 3));
+        assert_eq!(settle(layout, &published, &received, &SharedTally::default()), (6, 3));
     }
 
     #[test]
@@ -296,9 +278,34 @@ mod tests {
             assert_eq!(received[0].count(Some(stamp(0, 0))), Arrival::Duplicate);
             assert_eq!(received[3].count(Some(stamp(1, 0))), Arrival::New);
             let published = [published(0, [0, 1, 2]), published(1, [0])];
-            assert_eq!(settle(layout, &published, &received), (4, 1));
+            assert_eq!(settle(layout, &published, &received, &shared.take()), (4, 1));
             assert_eq!(received.iter().map(|member| member.reordered).sum::<u64>(), 0);
         }
+    }
+
+    #[test]
+    fn members_in_several_processes_are_counted_together_when_their_sets_are_joined() {
+        let layout = Layout { shared: true, ..layout(1, 2, 1) };
+        let processes = [0, 1].map(|_| Arc::new(SharedSequences::new(1)));
+        let mut received: Vec<_> = (0..)
+            .zip(&processes)
+            .map(|(number, shared)| Received::new(layout, RUN, number, Some(Arc::clone(shared))))
+            .collect();
+        for sequence in [0, 2, 4, 4] {
+            received[0].count(Some(stamp(0, sequence)));
+        }
+        // 4 has come to the other too, which cannot know.
+        for sequence in [1, 4] {
+            assert_eq!(received[1].count(Some(stamp(0, sequence))), Arrival::New);
+        }
+        let mut all = SharedTally::default();
+        for shared in &processes {
+            let sent = serde_json::to_string(&shared.take()).expect("text");
+            all.join(serde_json::from_str(&sent).expect("as written"));
+        }
+        assert_eq!(all.again(), 1);
+        assert_eq!(received[0].duplicates + received[1].duplicates, 1);
+        assert_eq!(settle(layout, &[published(0, 0..6)], &received, &all), (6, 2));
     }
 
     proptest! {
@@ -336,7 +343,7 @@ mod tests {
             prop_assert_eq!(received.duplicates, duplicates);
             prop_assert_eq!(received.reordered, 1);
             let sent = [published(0, 0..30), published(1, 0..30)];
-            prop_assert_eq!(settle(layout, &sent, &[received]), (60, lost));
+            prop_assert_eq!(settle(layout, &sent, &[received], &SharedTally::default()), (60, lost));
         }
     }
 }

@@ -98,6 +98,11 @@ pub(crate) const AGENT_SILENCE_MAX: Duration = Duration::from_secs(15);
 pub(crate) const AGENT_DONE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Questions by which an agent's clock is compared.
 pub(crate) const CLOCK_QUESTIONS: u32 = 16;
+/// Messages to shared subscriptions whose members are in several processes: a bit each in every process, two in a
+/// frame.
+pub(crate) const SPREAD_SHARE_MESSAGES_MAX: u64 = 1 << 30;
+/// Longest such run whose number of messages nobody knows before, seconds.
+pub(crate) const SPREAD_SHARE_SECONDS_MAX: u64 = 3600;
 /// Time for agents to hear of something before it is due.
 pub(crate) const SPREAD_LEAD: Duration = Duration::from_millis(300);
 /// Places of one plot that say their values under the pointer.

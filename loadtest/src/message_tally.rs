@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::latencies::Latencies;
 use crate::ledger::{Published, Received};
 use crate::run_clock::Micros;
+use crate::shared_sequences::SharedTally;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct MessageTally {
@@ -18,6 +19,8 @@ pub(crate) struct MessageTally {
     pub(crate) last_delivery: Micros,
     pub(crate) published: Vec<Published>,
     pub(crate) received: Vec<Received>,
+    /// By the members of shared subscriptions.
+    pub(crate) shared: SharedTally,
 }
 
 impl MessageTally {
@@ -29,6 +32,7 @@ impl MessageTally {
             last_delivery: Micros::default(),
             published: Vec::new(),
             received: Vec::new(),
+            shared: SharedTally::default(),
         }
     }
 
@@ -41,7 +45,7 @@ impl MessageTally {
     }
 
     pub(crate) fn duplicates(&self) -> u64 {
-        self.received.iter().map(|subscriber| subscriber.duplicates).sum()
+        self.received.iter().map(|subscriber| subscriber.duplicates).sum::<u64>() + self.shared.again()
     }
 
     pub(crate) fn reordered(&self) -> u64 {
@@ -59,5 +63,6 @@ impl MessageTally {
         self.last_delivery = self.last_delivery.max(other.last_delivery);
         self.published.extend(other.published);
         self.received.extend(other.received);
+        self.shared.join(other.shared);
     }
 }

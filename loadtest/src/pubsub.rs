@@ -19,7 +19,10 @@ use crate::finished::Finished;
 use crate::html_text::number;
 use crate::latencies::LatencySummary;
 use crate::ledger::{Layout, settle};
-use crate::limits::{CLIENTS_MAX, DRAIN_QUIET, DUPLICATES_WAIT, LAST_MESSAGES_WAIT};
+use crate::limits::{
+    CLIENTS_MAX, DRAIN_QUIET, DUPLICATES_WAIT, LAST_MESSAGES_WAIT, SPREAD_SHARE_MESSAGES_MAX,
+    SPREAD_SHARE_SECONDS_MAX,
+};
 use crate::message_tally::MessageTally;
 use crate::objectives::{Limits, Measured};
 use crate::pacer::Plan;
@@ -131,12 +134,12 @@ pub(crate) async fn pubsub(
     };
     crew.enter(Phase::Draining);
     if publishing.watched == Watched::Done {
-        drain(&crew, Duration::from_secs(args.drain)).await;
+        drain(&crew, Duration::from_secs(args.drain), has_arrived(args)).await;
     }
     let start = crew.start;
     let Finished { connects, outcomes, totals, .. } = crew.finish()?;
     let tally = MessageTally::sum(outcomes);
-    let (expected, lost) = settle(layout, &tally.published, &tally.received);
+    let (expected, lost) = settle(layout, &tally.published, &tally.received, &tally.shared);
     let stored = match database {
         Some(mut database) => {
             let connector = &setup.connector;
@@ -159,7 +162,8 @@ pub(crate) async fn pubsub(
         refused: totals.refused,
         unacknowledged: totals.sent - totals.accepted - totals.refused,
         expected,
-        delivered: totals.delivered,
+        // What came to members in several processes each has counted.
+        delivered: totals.delivered.saturating_sub(tally.shared.again()),
         lost,
         duplicates: tally.duplicates(),
         reordered: tally.reordered(),
@@ -203,7 +207,18 @@ pub(crate) async fn pubsub(
 pub(crate) fn can_be_spread(args: &PubsubArgs) -> anyhow::Result<()> {
     let parts = args.common.spread.parts();
     if parts > 1 && args.share.is_some() {
-        bail!("members of a shared subscription are counted together: --share needs one process");
+        if args.rate == 0.0 && args.seconds > SPREAD_SHARE_SECONDS_MAX {
+            bail!(
+                "members of a shared subscription in several processes are counted together at the end: at most \
+                 {SPREAD_SHARE_SECONDS_MAX} s in a closed loop"
+            );
+        }
+        if messages_planned(args) > SPREAD_SHARE_MESSAGES_MAX {
+            bail!(
+                "members of a shared subscription in several processes are counted together at the end: at most \
+                 {SPREAD_SHARE_MESSAGES_MAX} messages"
+            );
+        }
     }
     let together = layout(args).is_together(parts);
     if !together && args.rate == 0.0 && args.qos == QoS::AtMostOnce {
@@ -213,6 +228,12 @@ pub(crate) fn can_be_spread(args: &PubsubArgs) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Whether nothing is under way any more, as far as the totals tell: those of several processes hold a message
+/// twice that came to a member in each.
+fn has_arrived(args: &PubsubArgs) -> fn(Totals) -> bool {
+    if args.share.is_some() && args.common.spread.parts() > 1 { |_| false } else { Totals::is_settled }
 }
 
 fn layout(args: &PubsubArgs) -> Layout {
@@ -293,7 +314,7 @@ async fn publish(crew: &Crew<MessageTally>, setup: &Setup, args: &PubsubArgs) ->
 }
 
 /// Until everything has arrived, or nothing more does.
-pub(crate) async fn drain(crew: &Crew<MessageTally>, longest: Duration) {
+pub(crate) async fn drain(crew: &Crew<MessageTally>, longest: Duration, has_arrived: fn(Totals) -> bool) {
     let mut progress = Progress::begin("draining", crew.totals().expected);
     let since = Instant::now();
     let (mut seen, mut seen_at) = (Totals::default(), since);
@@ -302,7 +323,7 @@ pub(crate) async fn drain(crew: &Crew<MessageTally>, longest: Duration) {
         if totals != seen {
             (seen, seen_at) = (totals, Instant::now());
         }
-        totals.is_settled() || totals.live() == 0 || seen_at.elapsed() >= DRAIN_QUIET
+        has_arrived(totals) || totals.live() == 0 || seen_at.elapsed() >= DRAIN_QUIET
     })
     .await;
     progress.end();

@@ -74,6 +74,11 @@ impl SequenceSet {
         self.ranges.get(at).is_some_and(|range| range.first <= sequence)
     }
 
+    /// First and last of each, ascending.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.ranges.iter().map(|range| (range.first, range.last))
+    }
+
     /// How many were inserted, each counted once.
     pub(crate) fn len(&self) -> u64 {
         self.len

@@ -6,6 +6,7 @@ use serde::Serialize;
 use sotto_model::QoS;
 
 use crate::connecting::connect_all;
+use crate::counters::Totals;
 use crate::crew::{Crew, CrewError, Watched};
 use crate::finished::Finished;
 use crate::latencies::LatencySummary;
@@ -82,10 +83,10 @@ impl Steady {
         longest: std::time::Duration,
     ) -> Result<(SteadyReport, ConnectTally), CrewError> {
         self.crew.enter(Phase::Draining);
-        drain(&self.crew, longest).await;
+        drain(&self.crew, longest, Totals::is_settled).await;
         let Finished { connects, outcomes, totals, .. } = self.crew.finish()?;
         let tally = MessageTally::sum(outcomes);
-        let (_, lost) = settle(self.layout, &tally.published, &tally.received);
+        let (_, lost) = settle(self.layout, &tally.published, &tally.received, &tally.shared);
         let report = SteadyReport {
             pairs: self.layout.publishers,
             sent: totals.sent,

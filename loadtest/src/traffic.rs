@@ -8,11 +8,12 @@ use sotto_model::QoS;
 
 use crate::connector::Connector;
 use crate::credit::Credit;
-use crate::ledger::{Layout, SharedSequences};
+use crate::ledger::Layout;
 use crate::message_tally::MessageTally;
 use crate::pacer::Plan;
 use crate::qos_number;
 use crate::roster::SeatId;
+use crate::shared_sequences::SharedSequences;
 use crate::template::{Place, RunId, Template};
 
 /// What every thread of a run is to do.

@@ -37,6 +37,27 @@ fn processes_share_the_clients_and_make_one_report() {
 }
 
 #[test]
+fn members_of_a_shared_subscription_are_counted_together_wherever_they_are() {
+    let Some(broker) = Broker::start("allow_anonymous true") else { return };
+    let share =
+        ["pubsub", "--pubs", "3", "--subs", "5", "--rate", "300", "--seconds", "2", "--share", "workers"];
+    for layout in [&["--topics", "1"][..], &["--topics", "3", "--all-topics"]] {
+        let (output, report) =
+            broker.load(&[&share[..], layout, &["--processes", "2", "--max-loss", "0"]].concat());
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(report["load_tester"]["processes"], 2);
+        let sent = report["sent"].as_u64().expect("a number");
+        assert!(sent > 10, "{report}");
+        for (figure, expected) in
+            [("accepted", sent), ("expected", sent), ("delivered", sent), ("lost", 0), ("duplicates", 0)]
+        {
+            assert_eq!(report[figure], expected, "{figure}: {report}");
+        }
+        assert_eq!((&report["foreign"], &report["reordered"]), (&0.into(), &0.into()), "{report}");
+    }
+}
+
+#[test]
 fn hold_is_spread_too() {
     let Some(broker) = Broker::start("allow_anonymous true") else { return };
     let (output, report) =
@@ -274,7 +295,8 @@ fn the_cases_of_the_suite_are_spread_over_each_transport() {
     let output = loadtest()
         .args(["suite", "--scale", "0.002", "--seconds", "1", "--connect-rate", "500", "--max-loss", "0"])
         .args(["--plain", "--addr", &format!("127.0.0.1:{plain}"), "--tls-addr", &broker.address()])
-        .args(["--case", "conn-tcp-10K-100,fanout-5-1000-5-250K,p2p-1K-1K-1K-1K", "--processes", "2"])
+        .args(["--case", "conn-tcp-10K-100,fanout-5-1000-5-250K,p2p-1K-1K-1K-1K,sharedsub-1K-5-1K-1K"])
+        .args(["--processes", "2"])
         .arg("--ca")
         .arg(&ca)
         .arg("--json")
@@ -285,15 +307,17 @@ fn the_cases_of_the_suite_are_spread_over_each_transport() {
     let report: Value = serde_json::from_slice(&fs::read(json).expect("a report")).expect("JSON");
     assert_eq!(report["load_tester"]["processes"], 2);
     let cases = report["cases"].as_array().expect("cases");
-    assert_eq!(cases.len(), 6, "{report}");
-    for (case, transport) in cases.iter().zip(["plain TCP"; 3].iter().chain(&["TLS"; 3])) {
+    assert_eq!(cases.len(), 8, "{report}");
+    for (case, transport) in cases.iter().zip(["plain TCP"; 4].iter().chain(&["TLS"; 4])) {
         assert_eq!(case["succeeded"], true, "{report}");
         assert!(case["transport"].as_str().is_some_and(|text| text.starts_with(transport)), "{report}");
     }
-    for (case, clients) in [(0, 20), (1, 7), (2, 4), (3, 20), (4, 7), (5, 4)] {
+    // The agents take the same way as the one that asks whether it can be taken.
+    assert_eq!(report["connecting"]["tls"]["count"], 20 + 7 + 4 + 4, "{report}");
+    for (case, clients) in [(0, 20), (1, 7), (2, 4), (3, 4), (4, 20), (5, 7), (6, 4), (7, 4)] {
         assert_eq!(cases[case]["connected"], clients, "{report}");
     }
-    for case in [1, 4] {
+    for case in [1, 5] {
         // Two subscribers to 250 messages, if the machine is not too busy to send all of them.
         let expected = cases[case]["messages"]["expected"].as_u64().expect("a number");
         assert!((2..=500).contains(&expected) && expected.is_multiple_of(2), "{report}");
@@ -305,9 +329,12 @@ fn what_processes_cannot_know_of_each_other_is_refused() {
     let Some(broker) = Broker::start("allow_anonymous true") else { return };
     let closed_loop: &[&str] = &["pubsub", "--subs", "2", "--rate", "0", "--qos", "0"];
     for (args, said) in [
-        (&["pubsub", "--share", "workers"][..], "--share needs one process"),
         (closed_loop, "take a multiple of 2 topics"),
-        (&["suite", "--case", "sharedsub-1K-5-1K-1K"], "--share needs one process"),
+        (
+            &["pubsub", "--share", "workers", "--rate", "20000", "--seconds", "86400"],
+            "at most 1073741824 messages",
+        ),
+        (&["pubsub", "--share", "workers", "--rate", "0", "--seconds", "3601"], "at most 3600 s"),
     ] {
         let output = broker.command(args).args(["--processes", "2"]).output().expect("run");
         assert_eq!(output.status.code(), Some(1), "{output:?}");
