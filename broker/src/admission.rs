@@ -7,10 +7,11 @@ mod address;
 mod addresses;
 mod arrivals;
 mod failed_logins;
+mod turns;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use metrics::gauge;
 use sotto_mqtt::reason::ReasonCode;
@@ -26,8 +27,14 @@ pub(crate) use crate::admission::failed_logins::{Barred, FailedLoginLimits};
 
 /// Handshakes at work, a worker thread.
 pub(crate) const HANDSHAKES_PER_WORKER_MAX: usize = 256;
+/// Steps of handshakes, a worker thread, before everything else has its turn: a few milliseconds of work. With
+/// fewer, workers wake each other so often that a connection costs a tenth more.
+pub(crate) const HANDSHAKE_STEPS_PER_WORKER_MAX: usize = 16;
 /// Connections over the node's limit that are told so at a time; the rest is closed at once.
 pub(crate) const TURNED_AWAY_MAX: usize = 64;
+/// A full node lets those who come wait in the kernel's line for so long before it tells them: in a storm, the
+/// connections that they had before are ending at that moment.
+const FULL_PATIENCE_TENTHS: u32 = 10;
 /// Connections that have given way and are not closed yet.
 pub(crate) const GIVING_WAY_MAX: usize = 64;
 
@@ -35,6 +42,8 @@ pub(crate) const GIVING_WAY_MAX: usize = 64;
 pub(crate) struct AdmissionLimits {
     pub(crate) connections_max: usize,
     pub(crate) handshakes_max: usize,
+    /// Steps of handshakes before everything else has its turn.
+    pub(crate) handshake_steps_max: usize,
     /// Resident memory over which nobody is let in.
     pub(crate) memory_bytes_max: Option<u64>,
     pub(crate) addresses: AddressLimits,
@@ -47,6 +56,8 @@ pub(crate) struct Admission {
     /// Connections that hold room.
     taken: AtomicUsize,
     turned_away: AtomicUsize,
+    /// Since when there has been no room; 0 while there is.
+    full_since_tenths: AtomicU32,
     addresses: Addresses,
     failed_logins: FailedLogins,
     arrivals: Arc<Arrivals>,
@@ -105,9 +116,10 @@ impl Admission {
             memory_bytes_max: limits.memory_bytes_max,
             taken: AtomicUsize::new(0),
             turned_away: AtomicUsize::new(0),
+            full_since_tenths: AtomicU32::new(0),
             addresses: Addresses::new(limits.addresses),
             failed_logins: FailedLogins::new(limits.failed_logins),
-            arrivals: Arc::new(Arrivals::new(limits.handshakes_max)),
+            arrivals: Arc::new(Arrivals::new(limits.handshakes_max, limits.handshake_steps_max)),
             short_of_memory: AtomicBool::new(false),
             leaving: watch::Sender::new(None),
         }
@@ -150,16 +162,40 @@ impl Admission {
         if self.short_of_memory.load(Ordering::Relaxed) {
             return false;
         }
-        // Those that give way hold room until they are closed.
-        let giving_way = self.arrivals.giving_way();
-        self.taken.load(Ordering::Relaxed) < self.connections_max + giving_way
-            || giving_way < GIVING_WAY_MAX && self.arrivals.make_way(now_tenths)
+        self.has_place()
+            || self.arrivals.giving_way() < GIVING_WAY_MAX && self.arrivals.make_way(now_tenths)
+    }
+
+    /// Those that give way hold room until they are closed.
+    fn has_place(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) < self.connections_max + self.arrivals.giving_way()
+    }
+
+    /// The node has been full for a moment only: who comes may wait for those who leave.
+    pub(crate) fn is_full_for_a_moment(&self, now_tenths: u32) -> bool {
+        if self.has_place() {
+            self.full_since_tenths.store(0, Ordering::Relaxed);
+            return false;
+        }
+        // Of several listeners the first says since when.
+        let first = self.full_since_tenths.compare_exchange(
+            0,
+            now_tenths.max(1),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        first.map_or_else(|since| now_tenths < since + FULL_PATIENCE_TENTHS, |_| true)
     }
 
     /// Over its bound nobody is let in; who is in stays.
     pub(crate) fn note_memory(&self, resident_bytes: u64) {
         let short = self.memory_bytes_max.is_some_and(|most| resident_bytes > most);
         self.short_of_memory.store(short, Ordering::Relaxed);
+    }
+
+    /// Lets handshakes go on, a few steps at a time, for as long as it is polled.
+    pub(crate) async fn pace(&self) {
+        self.arrivals.pace().await;
     }
 
     /// Called twice a second.

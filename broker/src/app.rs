@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::admission::{AdmissionLimits, HANDSHAKES_PER_WORKER_MAX};
+use crate::admission::{AdmissionLimits, HANDSHAKE_STEPS_PER_WORKER_MAX, HANDSHAKES_PER_WORKER_MAX};
 use crate::clock::SystemClock;
 use crate::config::{Config, Tls};
 use crate::data_dir::{DataDir, DataDirLock, write_private};
@@ -268,6 +268,7 @@ fn admission_limits(config: &Config, workers: usize) -> AdmissionLimits {
     AdmissionLimits {
         connections_max: config.connections_max.unwrap_or(fit).min(fit),
         handshakes_max: HANDSHAKES_PER_WORKER_MAX * workers,
+        handshake_steps_max: HANDSHAKE_STEPS_PER_WORKER_MAX * workers,
         memory_bytes_max: config.memory_bytes_max,
         addresses: config.addresses,
         failed_logins: config.failed_logins,

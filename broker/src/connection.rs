@@ -216,6 +216,17 @@ impl Connection {
                 }
             }
         }
+        if !self.transport.is_established() {
+            // A step of the handshake, in its turn.
+            match self.transport.poll_readable(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return lost_before_connect(&error),
+                Poll::Pending => return self.stay(Phase::Arriving(arrival), Poll::Pending),
+            }
+            if arrival.poll_turn(cx).is_pending() {
+                return self.stay(Phase::Arriving(arrival), Poll::Pending);
+            }
+        }
         match self.transport.poll_read(cx, &mut shared.scratch, &mut self.input) {
             Poll::Pending => self.stay(Phase::Arriving(arrival), Poll::Pending),
             Poll::Ready(Ok(())) => self.stay(Phase::Arriving(arrival), Poll::Ready(())),

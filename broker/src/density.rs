@@ -145,6 +145,7 @@ impl House {
             admission: AdmissionLimits {
                 connections_max: sessions,
                 handshakes_max: HANDSHAKES,
+                handshake_steps_max: HANDSHAKES,
                 memory_bytes_max: None,
                 addresses: AddressLimits { connections_max: 0, connects_per_second: 0, connects_burst: 0 },
                 failed_logins: FailedLoginLimits { failures_max: 0, window_seconds: 0 },

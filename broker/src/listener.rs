@@ -28,6 +28,8 @@ use crate::{metrics as own_metrics, socket};
 const BACKLOG: i32 = 8192;
 /// After a failed accept (out of files, mostly).
 const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
+/// Between two looks whether somebody has left a full node.
+const ROOM_LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Of failures in a row, every so manieth is logged: once in ten seconds.
 const ACCEPT_FAILURES_PER_LINE: u32 = 100;
 /// A peer that does not answer the kernel for this long is gone: half-open sockets of mobile networks.
@@ -88,6 +90,7 @@ impl Listener {
                 () = stop.cancelled() => return,
                 accepted = listening.accept() => accepted,
             };
+            door.wait_for_room(&stop).await;
             match accepted {
                 Ok((socket, peer)) => {
                     failures = 0;
@@ -108,6 +111,14 @@ impl Listener {
 }
 
 impl Door {
+    /// For as long as a full node may have room in a moment. Who comes meanwhile is kept by the kernel.
+    async fn wait_for_room(&self, stop: &CancellationToken) {
+        let Services { admission, clock, .. } = &*self.services;
+        while !stop.is_cancelled() && admission.is_full_for_a_moment(clock.tenths()) {
+            tokio::time::sleep(ROOM_LOOK_EVERY).await;
+        }
+    }
+
     /// Lets a connection in, or closes it before it has cost anything.
     fn open(self: &Arc<Self>, socket: TcpStream, peer: IpAddr) {
         let now_tenths = self.services.clock.tenths();

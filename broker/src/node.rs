@@ -197,6 +197,7 @@ impl Node {
 
         tasks.spawn(directory.follow(revision, stop.clone()));
         tasks.spawn(sweep(services.clone(), stop.clone()));
+        tasks.spawn(pace_handshakes(services.clone(), stop.clone()));
         tasks.spawn(retain(services.clone(), retention, stop.clone()));
         tasks.spawn(publish_due_wills(services.clone(), stop.clone()));
         tasks.spawn(refresh_keys(services.clone(), stop.clone()));
@@ -255,6 +256,15 @@ async fn load_sessions(services: &Services) -> Result<u64> {
             services.router.replace_subscriptions(&entry, listed.subscriptions);
             known += 1;
         }
+    }
+}
+
+/// Until the last connection is gone: who is in its handshake when the node goes is told so.
+async fn pace_handshakes(services: Arc<Services>, stop: CancellationToken) {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = services.admission.pace() => {}
     }
 }
 

@@ -96,6 +96,12 @@ impl Transport {
         self.kept.unsent().len()
     }
 
+    /// Ready once a read would find something, or that nothing more comes.
+    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        ready!(self.poll_flush(cx))?;
+        self.socket.poll_readable(cx).map_err(TransportError::Io)
+    }
+
     /// Reads once and appends what it carries of MQTT packets: possibly nothing, when a record or a frame is
     /// incomplete.
     pub(crate) fn poll_read(

@@ -24,6 +24,7 @@ use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::admission::turns::{InLine, Turns};
 use crate::clock::SystemClock;
 
 /// A slow network's first segment may have to be sent again, twice.
@@ -70,6 +71,7 @@ pub(crate) struct Arrival {
     place: Arc<Place>,
     number: u64,
     stage: Stage,
+    turns: InLine,
 }
 
 /// Told to the connection by whoever ends its arrival.
@@ -81,6 +83,7 @@ struct Place {
 pub(crate) struct Arrivals {
     slots: Arc<Semaphore>,
     slots_max: usize,
+    turns: Arc<Turns>,
     /// Locked by an arrival for each stage it comes to, and by the sweep.
     table: Mutex<Table>,
     /// Made to give way, and not closed yet.
@@ -151,7 +154,8 @@ impl Arrival {
             Waiting { place: place_of, gives_way, since_tenths: now_tenths, deadline_tenths, slot: None };
         table.on_peer.insert(number, waiting);
         drop(table);
-        Some(Self { arrivals, place, number, stage: Stage::Silent })
+        let turns = arrivals.turns.line_up();
+        Some(Self { arrivals, place, number, stage: Stage::Silent, turns })
     }
 
     pub(crate) fn stage(&self) -> Stage {
@@ -192,6 +196,11 @@ impl Arrival {
         Ok(())
     }
 
+    /// Ready for one step of the handshake.
+    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.turns.poll_turn(cx)
+    }
+
     /// Ready when it must end.
     pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<Gone> {
         if let Some(gone) = self.place.gone() {
@@ -221,13 +230,18 @@ impl Drop for Arrival {
 }
 
 impl Arrivals {
-    pub(super) fn new(slots_max: usize) -> Self {
+    pub(super) fn new(slots_max: usize, turns_max: usize) -> Self {
         Self {
             slots: Arc::new(Semaphore::new(slots_max)),
             slots_max,
+            turns: Arc::new(Turns::new(turns_max)),
             table: Mutex::default(),
             giving_way: AtomicUsize::new(0),
         }
+    }
+
+    pub(super) async fn pace(&self) {
+        self.turns.give_back().await;
     }
 
     pub(super) fn giving_way(&self) -> usize {

@@ -8,6 +8,7 @@ fn admission(connections_max: usize) -> Arc<Admission> {
     Arc::new(Admission::new(AdmissionLimits {
         connections_max,
         handshakes_max: 4,
+        handshake_steps_max: 4,
         memory_bytes_max: None,
         addresses: AddressLimits { connections_max: 0, connects_per_second: 0, connects_burst: 0 },
         failed_logins: FailedLoginLimits { failures_max: 0, window_seconds: 0 },
@@ -81,6 +82,7 @@ fn what_is_behind_a_proxy_counts_for_its_own_address() {
     let admission = Arc::new(Admission::new(AdmissionLimits {
         connections_max: 10,
         handshakes_max: 4,
+        handshake_steps_max: 4,
         memory_bytes_max: None,
         addresses: limits,
         failed_logins: FailedLoginLimits { failures_max: 0, window_seconds: 0 },
@@ -92,4 +94,21 @@ fn what_is_behind_a_proxy_counts_for_its_own_address() {
     assert_eq!(rooms[2].is_from(b, 1), Ok(()));
     drop(rooms);
     assert!(admission.admit(Some(a), 1).is_ok());
+}
+
+#[test]
+fn a_node_that_has_just_filled_up_waits_for_those_who_leave_and_not_for_longer() {
+    let admission = admission(2);
+    let first = admission.admit(ANY, 1).expect("room");
+    assert!(!admission.is_full_for_a_moment(1));
+    let second = admission.admit(ANY, 1).expect("room");
+    assert!(admission.is_full_for_a_moment(5));
+    assert!(admission.is_full_for_a_moment(4 + FULL_PATIENCE_TENTHS));
+    assert!(!admission.is_full_for_a_moment(5 + FULL_PATIENCE_TENTHS), "it stays full");
+    drop(first);
+    assert!(!admission.is_full_for_a_moment(30), "there is room");
+    let _third = admission.admit(ANY, 30).expect("room");
+    assert!(admission.is_full_for_a_moment(31), "full anew");
+    drop(second);
+    assert!(!admission.is_full_for_a_moment(32));
 }

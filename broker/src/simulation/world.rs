@@ -262,6 +262,7 @@ impl Life {
             admission: AdmissionLimits {
                 connections_max: ROOM,
                 handshakes_max: ROOM,
+                handshake_steps_max: ROOM,
                 memory_bytes_max: None,
                 addresses: AddressLimits { connections_max: 0, connects_per_second: 0, connects_burst: 0 },
                 failed_logins: FailedLoginLimits { failures_max: 0, window_seconds: 0 },

@@ -5,7 +5,7 @@ use futures::FutureExt;
 use super::*;
 
 fn arrivals(slots_max: usize) -> Arc<Arrivals> {
-    Arc::new(Arrivals::new(slots_max))
+    Arc::new(Arrivals::new(slots_max, slots_max))
 }
 
 fn gone(arrival: &Arrival) -> Option<Gone> {
