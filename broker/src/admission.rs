@@ -162,8 +162,7 @@ impl Admission {
         if self.short_of_memory.load(Ordering::Relaxed) {
             return false;
         }
-        self.has_place()
-            || self.arrivals.giving_way() < GIVING_WAY_MAX && self.arrivals.make_way(now_tenths)
+        self.has_place() || self.arrivals.giving_way() < GIVING_WAY_MAX && self.arrivals.make_way(now_tenths)
     }
 
     /// Those that give way hold room until they are closed.

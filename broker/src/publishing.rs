@@ -17,7 +17,6 @@ use sotto_mqtt::packet::Publish;
 use sotto_mqtt::reason::ReasonCode;
 use sotto_storage::message_log::{Append, RetainChange};
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 use crate::commits::{Pending, Publisher, delivered};
 use crate::connection_id::ConnectionId;
@@ -68,8 +67,9 @@ impl Publication {
         publish: &Publish<'_>,
         topic: TopicName,
         entry: &SessionEntry,
-        now: UnixMillis,
+        clock: &impl Clock,
     ) -> Result<Self, ReasonCode> {
+        let now = clock.unix_now();
         let mut forwarded = PropertyBuf::new();
         forwarded.extend_filtered(publish.properties, is_forwarded);
         let expires_at = publish.properties.message_expiry_interval().map(|seconds| expiry(now, seconds));
@@ -77,7 +77,7 @@ impl Publication {
             tenant: entry.principal.tenant,
             topic,
             sender: entry.principal.user,
-            message_id: MessageId(Uuid::now_v7()),
+            message_id: MessageId::draw(clock),
             qos: publish.qos,
             retain: publish.retain,
             expires_at,
@@ -98,15 +98,16 @@ impl Publication {
     pub(crate) fn of_will(
         will: Will,
         entry: &SessionEntry,
-        now: UnixMillis,
+        clock: &impl Clock,
         kept: Option<MessageId>,
     ) -> Result<Self, ReasonCode> {
+        let now = clock.unix_now();
         let topic = TopicName::parse(&will.topic).map_err(|_| ReasonCode::TopicNameInvalid)?;
         let message = Message {
             tenant: entry.principal.tenant,
             topic,
             sender: entry.principal.user,
-            message_id: kept.unwrap_or_else(|| MessageId(Uuid::now_v7())),
+            message_id: kept.unwrap_or_else(|| MessageId::draw(clock)),
             qos: will.qos,
             retain: will.retain,
             expires_at: will.message_expiry_seconds.map(|seconds| expiry(now, seconds)),

@@ -51,8 +51,7 @@ pub(crate) async fn publish_due_wills(services: Arc<Services>, stop: Cancellatio
 impl Services {
     /// Seals a will, to be kept with the session. May it be published? It is asked again when it is.
     pub(crate) async fn keep_will(&self, entry: &SessionEntry, will: &Will) -> Result<KeptWill, ReasonCode> {
-        let now = self.clock.unix_now();
-        let message = Publication::of_will(will.clone(), entry, now, None)?.into_message();
+        let message = Publication::of_will(will.clone(), entry, &*self.clock, None)?.into_message();
         for _ in 0..WARMINGS_MAX {
             let permit = self.policy.permit_publish(&entry.principal, &message.topic);
             match self.seal(permit.map_err(|Denied| ReasonCode::NotAuthorized)?, &message) {

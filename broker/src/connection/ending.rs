@@ -126,14 +126,14 @@ impl Ending {
         caught_up: bool,
         transport: &mut Transport,
     ) -> Self {
-        let now = services.clock.unix_now();
         let kept = owned.kept_will.filter(|_| owned.entry.stored().is_some());
         let will_end = kept.map(|_| if will.is_some() { WillEnd::Due } else { WillEnd::Forgotten });
         let outlives = session.negotiated().session_expiry_seconds > 0;
         // What is to wait is kept, and found when it is due. [MQTT-3.1.3-9]
-        let will = will
-            .filter(|will| kept.is_none() || !outlives || will.delay_seconds == 0)
-            .and_then(|will| Publication::of_will(*will, &owned.entry, now, kept).ok().map(Box::new));
+        let will =
+            will.filter(|will| kept.is_none() || !outlives || will.delay_seconds == 0).and_then(|will| {
+                Publication::of_will(*will, &owned.entry, &*services.clock, kept).ok().map(Box::new)
+            });
         // From here on the sweep has no say: this phase has a deadline of its own.
         owned.entry.set_deadline_tenths(0);
         let warming = None;

@@ -15,14 +15,14 @@ use crate::publishing::{Publication, Published, Stall};
 impl Live {
     pub(super) fn publish(&mut self, publish: &Publish<'_>, out: &mut Vec<u8>) -> Result<(), Farewell> {
         message_in(publish.qos);
-        let now = self.services.clock.unix_now();
         let topic = self.services.topic_name(self.session.topic(publish));
         if let Ok(topic) = &topic
             && is_request(&self.owned.entry.principal, topic.as_str())
         {
             return self.ask(publish, topic, out);
         }
-        match topic.and_then(|topic| Publication::of_publish(publish, topic, &self.owned.entry, now)) {
+        let clock = &*self.services.clock;
+        match topic.and_then(|topic| Publication::of_publish(publish, topic, &self.owned.entry, clock)) {
             Ok(mut publication) => {
                 // Messages are committed in order: the last stands for those before it.
                 if publish.retain || publish.packet_id.is_none() && self.is_committing() {

@@ -179,7 +179,9 @@ impl Oracle {
 
     /// A message that the client's application is handed.
     pub(super) fn receive(&self, by: Receiver<'_>, delivered: &Delivered, conversation: Option<usize>) {
-        if let Some(what) = self.state.lock().receive(by, delivered, conversation) {
+        // The lock is open again by the time that a violation is written down.
+        let what = self.state.lock().receive(by, delivered, conversation);
+        if let Some(what) = what {
             self.violation(what);
         }
     }
@@ -241,8 +243,18 @@ impl State {
         {
             return Some(format!("client {client} received {number} twice, with QoS 2"));
         }
-        let in_order =
-            by.subscribed.is_some_and(|since| sent.first > since) && by.share.is_none() && !sent.is_will;
+        // A message sent before its user was surely a member may come live, or by the log after a crash.
+        let was_member = match (by.user, conversation) {
+            (Some(user), Some(conversation)) => {
+                let member = self.members.get(&(conversation, user));
+                member.and_then(|member| member.since).is_some_and(|since| sent.first > since)
+            }
+            _ => true,
+        };
+        let in_order = by.subscribed.is_some_and(|since| sent.first > since)
+            && was_member
+            && by.share.is_none()
+            && !sent.is_will;
         if first_time && in_order && delivered.qos != QoS::AtMostOnce {
             let key = (by.client, by.session, sent.by, sent.topic.clone(), delivered.qos);
             let last = self.last_first.insert(key, message);
