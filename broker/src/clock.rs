@@ -31,8 +31,9 @@ impl SystemClock {
 
     /// Whole tenths of a second since the process started, from 1 on.
     pub(crate) fn tenths(&self) -> u32 {
-        let millis = self.now().duration_since(self.started).as_millis();
-        u32::try_from(millis / 100).unwrap_or(u32::MAX - 1) + 1
+        let passed = self.now().duration_since(self.started);
+        let tenths = passed.as_secs() * 10 + u64::from(passed.subsec_millis() / 100);
+        u32::try_from(tenths).unwrap_or(u32::MAX - 1) + 1
     }
 
     /// Whole seconds since the process started, from 1 on.
@@ -51,7 +52,7 @@ impl Clock for SystemClock {
         match &self.source {
             Source::Machine => {
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                UnixMillis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+                UnixMillis(since_epoch.as_secs() * 1000 + u64::from(since_epoch.subsec_millis()))
             }
             #[cfg(test)]
             Source::Simulated(began, _) => began.saturating_add(runtime_now().duration_since(self.started)),

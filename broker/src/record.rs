@@ -152,11 +152,14 @@ impl Record {
     }
 
     /// Seconds that the message has left, rounded up; `Err` when it has none. [MQTT-3.3.2-5]
-    pub(crate) fn expiry_remaining_seconds(&self, now: UnixMillis) -> Result<Option<u32>, Expired> {
+    pub(crate) fn expiry_remaining_seconds(
+        &self,
+        now: impl FnOnce() -> UnixMillis,
+    ) -> Result<Option<u32>, Expired> {
         let Some(expires_at) = self.message.expires_at else {
             return Ok(None);
         };
-        let left_ms = expires_at.0.saturating_sub(now.0);
+        let left_ms = expires_at.0.saturating_sub(now().0);
         if left_ms == 0 {
             return Err(Expired);
         }
@@ -267,7 +270,7 @@ mod tests {
     #[test]
     fn a_message_expires_at_its_last_millisecond() {
         let record = Record::from_stored(TENANT, stored(), &EMPTY, false).expect("a body");
-        let remaining = |now| record.expiry_remaining_seconds(UnixMillis(now));
+        let remaining = |now| record.expiry_remaining_seconds(|| UnixMillis(now));
         assert_eq!(remaining(3999), Ok(Some(2)));
         assert_eq!(remaining(4999), Ok(Some(1)));
         assert_eq!(remaining(5000), Err(Expired));

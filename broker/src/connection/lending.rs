@@ -35,7 +35,7 @@ impl Live {
 
     fn send_loan(&mut self, loan: Loan, out: &mut Vec<u8>) {
         let Loan { delivery: Delivery { record, grant }, ticket } = loan;
-        if record.expiry_remaining_seconds(self.services.clock.unix_now()).is_err() {
+        if record.expiry_remaining_seconds(|| self.services.clock.unix_now()).is_err() {
             dropped(Drop::Expired);
             return ticket.done();
         }

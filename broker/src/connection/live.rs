@@ -358,8 +358,11 @@ impl Live {
     /// Nothing moves: gives memory back and keeps progress.
     fn settle(&mut self) {
         self.session.shrink();
+        if !self.owned.entry.is_unsaved() {
+            return;
+        }
         let now = self.services.clock.seconds();
-        if self.owned.entry.is_unsaved() && now >= self.last_saved_seconds + SAVE_AFTER_SECONDS {
+        if now >= self.last_saved_seconds + SAVE_AFTER_SECONDS {
             self.last_saved_seconds = now;
             self.save();
         }

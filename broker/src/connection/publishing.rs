@@ -1,6 +1,6 @@
 //! From a PUBLISH packet to its answer.
 
-use sotto_model::{Clock, PacketId, TopicName, TopicScope};
+use sotto_model::{PacketId, TopicName, TopicScope};
 use sotto_mqtt::packet::{Publish, Version};
 use sotto_mqtt::reason::ReasonCode;
 use sotto_storage::audit::AuditAction;

@@ -204,7 +204,7 @@ impl Live {
                 continue;
             }
             let Delivery { record, grant } = delivery;
-            let remaining = record.expiry_remaining_seconds(self.services.clock.unix_now());
+            let remaining = record.expiry_remaining_seconds(|| self.services.clock.unix_now());
             let Some(remaining) = remaining.ok().filter(|_| self.may_receive(&record)) else {
                 return self.session.send_held(packet_id, None, out);
             };
@@ -223,7 +223,7 @@ impl Live {
         place: Place,
         out: &mut Vec<u8>,
     ) -> Option<Delivered> {
-        let remaining = match record.expiry_remaining_seconds(self.services.clock.unix_now()) {
+        let remaining = match record.expiry_remaining_seconds(|| self.services.clock.unix_now()) {
             Ok(remaining) if self.may_receive(record) => remaining,
             not_to_be_sent => {
                 if not_to_be_sent.is_err() {
@@ -255,7 +255,7 @@ impl Live {
         record: Option<&Record>,
         out: &mut Vec<u8>,
     ) {
-        let now = self.services.clock.unix_now();
+        let now = || self.services.clock.unix_now();
         let sendable = record
             .filter(|record| self.may_receive(record))
             .and_then(|record| Some((record, record.expiry_remaining_seconds(now).ok()?)));
