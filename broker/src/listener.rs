@@ -64,6 +64,7 @@ impl Listener {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        prepare(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(Self { socket: TcpListener::from_std(socket.into())?, below })
@@ -129,10 +130,6 @@ impl Door {
             Err(cause) => return own_metrics::connection_closed_unread(cause.as_str()),
         };
         let Some(arrival) = self.services.admission.arrive(&room, now_tenths) else { return };
-        if prepare(&socket).is_err() {
-            // It is gone already.
-            return;
-        }
         self.connections.spawn(self.clone().receive(socket, room, arrival, proxied));
     }
 
@@ -243,9 +240,28 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-fn prepare(socket: &TcpStream) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(socket);
+/// On the listening socket: Linux gives each connection what that one has.
+fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(UNANSWERED_MAX))?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_is_accepted_has_what_its_listener_was_prepared_with() {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = Listener::bind(any_port, Below::Tcp).expect("listen");
+        let address = listener.local_address().expect("it is bound");
+        let _client = TcpStream::connect(address).await.expect("connect");
+        let (accepted, _) = listener.socket.accept().await.expect("accept");
+        assert!(accepted.nodelay().expect("read an option"));
+        let accepted = socket2::SockRef::from(&accepted);
+        assert_eq!(accepted.tcp_user_timeout().expect("read an option"), Some(UNANSWERED_MAX));
+        assert!(accepted.keepalive().expect("read an option"));
+        assert_eq!(accepted.tcp_keepalive_time().expect("read an option"), KEEP_ALIVE_AFTER);
+    }
 }
