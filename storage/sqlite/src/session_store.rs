@@ -123,11 +123,7 @@ async fn apply_one(
             return Ok(SessionReply::Opened(Box::new(opened)));
         }
         SessionOp::Subscribe(session, subscriptions) => {
-            let held = is_held(connection, *session).await?;
-            if held {
-                subscribe(connection, *session, subscriptions).await?;
-            }
-            held
+            subscribe(connection, *session, subscriptions).await?
         }
         SessionOp::Unsubscribe(session, filters) => {
             let held = is_held(connection, *session).await?;
@@ -165,11 +161,10 @@ async fn apply_one(
             held
         }
         SessionOp::Close { session, progress, expiry_seconds, will, now } => {
-            let held = save(connection, *session, progress).await?;
+            let held = disconnect(connection, *session, progress, *expiry_seconds, *now).await?;
             if held {
                 end_will(connection, *session, *will, *expiry_seconds, *now).await?;
                 add_exactly_once(connection, *session, &progress.exactly_once_received).await?;
-                disconnect(connection, *session, *expiry_seconds, *now).await?;
                 wake_if_behind(connection, to_row(session.id.0), quota, *now).await?;
             }
             held
@@ -178,7 +173,7 @@ async fn apply_one(
     Ok(if held { SessionReply::Done } else { SessionReply::Fenced })
 }
 
-type StoredSession = (i64, i64, Uuid, Option<i64>, i64, Vec<u8>, bool);
+type StoredSession = (i64, i64, Uuid, Option<i64>, i64, Vec<u8>, bool, bool, String);
 
 async fn open(
     connection: &mut SqliteConnection,
@@ -190,9 +185,15 @@ async fn open(
         .number(connection, open.tenant)
         .await?
         .ok_or_else(|| StoreError::Refused { operation: OPERATION, code: "no such tenant".to_owned() })?;
+    // Each statement is a way to the database's thread and back: in a storm they are what a CONNECT costs.
     let stored: Option<StoredSession> = sqlx::query_as(
         "SELECT session_id, generation, user_id, expires_at_ms, cursor, inflight,
-                EXISTS (SELECT 1 FROM wills WHERE wills.session_id = sessions.session_id)
+                EXISTS (SELECT 1 FROM wills WHERE wills.session_id = sessions.session_id),
+                EXISTS (SELECT 1 FROM exactly_once_received AS received
+                        WHERE received.session_id = sessions.session_id),
+                (SELECT json_group_array(json_array(filter, options, identifier, since))
+                 FROM (SELECT filter, options, identifier, since FROM subscriptions AS held
+                       WHERE held.session_id = sessions.session_id ORDER BY filter))
          FROM sessions
          WHERE tenant_no = ? AND client_id = ?",
     )
@@ -205,9 +206,8 @@ async fn open(
         forget_wake(connection, tenant, device).await?;
     }
 
-    let Some((id, generation, user, expires_at, cursor, inflight, has_wills)) = stored else {
-        return create(connection, tenant, open).await;
-    };
+    let Some(stored) = stored else { return create(connection, tenant, open).await };
+    let (id, generation, user, expires_at, cursor, inflight, has_wills, has_received, subscriptions) = stored;
     let expired = expires_at.is_some_and(|at| at <= to_row(open.now.0));
     // A session of the user who had this name before is nobody's.
     if open.clean_start || expired || user != open.user.0 {
@@ -242,22 +242,28 @@ async fn open(
     .execute(&mut *connection)
     .await
     .during(OPERATION)?;
-    let received: Vec<(i64,)> =
-        sqlx::query_as("SELECT packet_id FROM exactly_once_received WHERE session_id = ? ORDER BY packet_id")
-            .bind(id)
-            .fetch_all(&mut *connection)
-            .await
-            .during(OPERATION)?;
     let progress = SessionProgress {
         cursor: Cursor(offset(cursor)?),
         inflight: decode_inflight(&inflight)?,
-        exactly_once_received: received
-            .into_iter()
-            .map(|(id,)| PacketId::new(narrow(id, "packet_id")?).ok_or(StoreError::Inconsistent("packet_id")))
-            .collect::<Result<_, _>>()?,
+        exactly_once_received: if has_received { received(connection, id).await? } else { Vec::new() },
     };
-    let subscriptions = subscriptions_of(connection, &[id]).await?.remove(&id).unwrap_or_default();
+    let subscriptions: Vec<SubscriptionRow> =
+        serde_json::from_str(&subscriptions).map_err(|_| StoreError::Inconsistent("subscriptions"))?;
+    let subscriptions = subscriptions.into_iter().map(subscription).collect::<Result<_, _>>()?;
     Ok(OpenedSession { session, present: true, progress, subscriptions })
+}
+
+/// Packet ids of QoS 2 messages that were received and not yet released.
+async fn received(connection: &mut SqliteConnection, session_id: i64) -> Result<Vec<PacketId>, StoreError> {
+    let rows: Vec<(i64,)> =
+        sqlx::query_as("SELECT packet_id FROM exactly_once_received WHERE session_id = ? ORDER BY packet_id")
+            .bind(session_id)
+            .fetch_all(connection)
+            .await
+            .during("open session")?;
+    rows.into_iter()
+        .map(|(id,)| PacketId::new(narrow(id, "packet_id")?).ok_or(StoreError::Inconsistent("packet_id")))
+        .collect()
 }
 
 async fn create(
@@ -304,26 +310,44 @@ async fn is_held(connection: &mut SqliteConnection, session: SessionRef) -> Resu
     Ok(row.is_some())
 }
 
+/// False when the caller's generation is no more the session's.
 async fn subscribe(
     connection: &mut SqliteConnection,
     session: SessionRef,
     subscriptions: &[Subscription],
-) -> Result<(), StoreError> {
-    for subscription in subscriptions {
-        sqlx::query(
-            "INSERT OR REPLACE INTO subscriptions (session_id, filter, options, identifier, since)
-             VALUES (?, ?, ?, ?, ?)",
-        )
-        .bind(to_row(session.id.0))
-        .bind(subscription.filter.as_subscribed())
-        .bind(subscription.options.to_bits())
-        .bind(subscription.identifier)
-        .bind(to_row(subscription.since.0))
-        .execute(&mut *connection)
-        .await
-        .during("subscribe")?;
+) -> Result<bool, StoreError> {
+    let (first, more) = match subscriptions {
+        [] => return is_held(connection, session).await,
+        [first, more @ ..] => (first, more),
+    };
+    if !subscribe_one(connection, session, first).await? {
+        return Ok(false);
     }
-    Ok(())
+    for subscription in more {
+        subscribe_one(connection, session, subscription).await?;
+    }
+    Ok(true)
+}
+
+async fn subscribe_one(
+    connection: &mut SqliteConnection,
+    session: SessionRef,
+    subscription: &Subscription,
+) -> Result<bool, StoreError> {
+    let subscribed = sqlx::query(
+        "INSERT OR REPLACE INTO subscriptions (session_id, filter, options, identifier, since)
+         SELECT session_id, ?, ?, ?, ? FROM sessions WHERE session_id = ? AND generation = ?",
+    )
+    .bind(subscription.filter.as_subscribed())
+    .bind(subscription.options.to_bits())
+    .bind(subscription.identifier)
+    .bind(to_row(subscription.since.0))
+    .bind(to_row(session.id.0))
+    .bind(to_row(session.generation.0))
+    .execute(connection)
+    .await
+    .during("subscribe")?;
+    Ok(subscribed.rows_affected() > 0)
 }
 
 async fn unsubscribe(
@@ -418,19 +442,24 @@ async fn end_will(
 async fn disconnect(
     connection: &mut SqliteConnection,
     session: SessionRef,
+    progress: &SessionProgress,
     expiry_seconds: u32,
     now: UnixMillis,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE sessions SET connected = 0, expiry_seconds = ?, expires_at_ms = ? WHERE session_id = ?",
+) -> Result<bool, StoreError> {
+    let disconnected = sqlx::query(
+        "UPDATE sessions SET cursor = ?, inflight = ?, connected = 0, expiry_seconds = ?, expires_at_ms = ?
+         WHERE session_id = ? AND generation = ?",
     )
+    .bind(to_row(progress.cursor.0.0))
+    .bind(encode_inflight(&progress.inflight))
     .bind(expiry_seconds)
     .bind(expires_at(expiry_seconds, now))
     .bind(to_row(session.id.0))
+    .bind(to_row(session.generation.0))
     .execute(connection)
     .await
     .during("close session")?;
-    Ok(())
+    Ok(disconnected.rows_affected() == 1)
 }
 
 /// [MQTT-3.1.2-11.2]: 0xFFFFFFFF is never.
@@ -484,14 +513,24 @@ async fn recover_some(
     Ok(rows.last().map(|&(last, _)| (count, last)))
 }
 
-type SubscriptionRow = (i64, String, i64, Option<i64>, i64);
+type SubscriptionRow = (String, i64, Option<i64>, i64);
+
+fn subscription((filter, options, identifier, since): SubscriptionRow) -> Result<Subscription, StoreError> {
+    let options = SubscriptionOptions::from_bits(narrow(options, "options")?);
+    Ok(Subscription {
+        filter: TopicFilter::parse(&filter).map_err(|_| StoreError::Inconsistent("filter"))?,
+        options: options.ok_or(StoreError::Inconsistent("options"))?,
+        identifier: identifier.map(|identifier| narrow(identifier, "identifier")).transpose()?,
+        since: offset(since)?,
+    })
+}
 
 /// By session; each session's by filter.
 async fn subscriptions_of(
     connection: &mut SqliteConnection,
     session_ids: &[i64],
 ) -> Result<HashMap<i64, Vec<Subscription>>, StoreError> {
-    let rows: Vec<SubscriptionRow> = sqlx::query_as(
+    let rows: Vec<(i64, String, i64, Option<i64>, i64)> = sqlx::query_as(
         "SELECT session_id, filter, options, identifier, since FROM subscriptions
          WHERE session_id IN (SELECT value FROM json_each(?)) ORDER BY session_id, filter",
     )
@@ -501,13 +540,8 @@ async fn subscriptions_of(
     .during("read subscriptions")?;
     let mut by_session = HashMap::<i64, Vec<Subscription>>::new();
     for (session_id, filter, options, identifier, since) in rows {
-        let options = SubscriptionOptions::from_bits(narrow(options, "options")?);
-        by_session.entry(session_id).or_default().push(Subscription {
-            filter: TopicFilter::parse(&filter).map_err(|_| StoreError::Inconsistent("filter"))?,
-            options: options.ok_or(StoreError::Inconsistent("options"))?,
-            identifier: identifier.map(|identifier| narrow(identifier, "identifier")).transpose()?,
-            since: offset(since)?,
-        });
+        let subscription = subscription((filter, options, identifier, since))?;
+        by_session.entry(session_id).or_default().push(subscription);
     }
     Ok(by_session)
 }
