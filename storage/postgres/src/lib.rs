@@ -11,6 +11,7 @@ mod claims;
 mod column;
 mod dead_letters;
 mod directory;
+mod directory_snapshot;
 mod fault;
 mod key_store;
 mod lag;

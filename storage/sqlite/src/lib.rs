@@ -18,6 +18,7 @@ mod backup;
 mod claims;
 mod dead_letters;
 mod directory;
+mod directory_snapshot;
 mod error;
 mod inflight;
 mod key_store;

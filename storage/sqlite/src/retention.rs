@@ -15,7 +15,8 @@ use sotto_storage::retention::{
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use crate::directory::{changed, revision, tenant_number};
+use crate::directory::{changed, tenant_number};
+use crate::directory_snapshot::revision;
 use crate::error::During;
 use crate::log_id::{LogId, TenantNo};
 use crate::number::{count_to_row, from_row, millis, narrow, offset, to_row};
