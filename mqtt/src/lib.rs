@@ -3,6 +3,7 @@
 //! Nothing here opens a socket, reads a clock or knows a store.
 
 pub mod codec;
+pub mod delivery;
 pub mod handshake;
 pub mod inflight;
 pub mod packet;

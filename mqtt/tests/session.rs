@@ -3,11 +3,12 @@
 use sotto_model::{ClientLimits, Offset, PacketId, QoS};
 use sotto_mqtt::codec::decode;
 use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf};
+use sotto_mqtt::delivery::{Delivered, Delivery, Place};
 use sotto_mqtt::handshake::{ConnectRequest, Welcome};
 use sotto_mqtt::inflight::InflightMessage;
 use sotto_mqtt::packet::{Ack, Auth, Connect, Disconnect, Packet, Publish, Version};
 use sotto_mqtt::reason::ReasonCode;
-use sotto_mqtt::session::{Action, Delivered, Delivery, Place, Session};
+use sotto_mqtt::session::{Action, Session};
 
 fn id(raw: u16) -> PacketId {
     PacketId::new(raw).expect("not zero")

@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use sotto_model::{ClientLimits, Offset, PacketId, QoS};
 use sotto_mqtt::codec::decode;
 use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf};
+use sotto_mqtt::delivery::{Delivered, Delivery, Place};
 use sotto_mqtt::handshake::{ConnectRequest, Negotiated};
 use sotto_mqtt::inflight::InflightMessage;
 use sotto_mqtt::packet::{Ack, Connect, Packet, Publish, Version};
 use sotto_mqtt::reason::ReasonCode;
-use sotto_mqtt::session::{Action, Delivered, Delivery, Place, Session};
+use sotto_mqtt::session::{Action, Session};
 
 const RUNS: u64 = 400;
 const STEPS: usize = 400;

@@ -25,7 +25,7 @@ pub(crate) enum Pace {
     Rejoining(Offset),
 }
 
-/// See [`sotto_mqtt::session::Delivered::Held`].
+/// See [`sotto_mqtt::delivery::Delivered::Held`].
 pub(crate) struct Held {
     pub(crate) packet_id: PacketId,
     pub(crate) delivery: Delivery,

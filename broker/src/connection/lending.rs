@@ -1,7 +1,7 @@
 //! Messages of shared subscriptions: sent, or given back to the group for another member.
 
 use sotto_model::{Clock, PacketId, QoS};
-use sotto_mqtt::session::{Delivered, Place};
+use sotto_mqtt::delivery::{Delivered, Place};
 
 use crate::connection::lent::Lent;
 use crate::connection::live::{Live, WRITE_BYTES_MAX};

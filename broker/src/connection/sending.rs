@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use sotto_model::{Clock, Offset, PacketId, QoS, TopicPolicy};
+use sotto_mqtt::delivery::{Delivered, Delivery as Outgoing, Place};
 use sotto_mqtt::packet::Version;
-use sotto_mqtt::session::{Delivered, Delivery as Outgoing, Place};
 use sotto_storage::session_store::{SessionOp, SessionReply};
 
 use crate::connection::backlog::{Held, Pace};

@@ -12,11 +12,12 @@ use std::collections::{HashMap, VecDeque};
 use sotto_model::{ClientLimits, Offset, PacketId, QoS};
 use sotto_mqtt::codec::decode;
 use sotto_mqtt::codec::properties::{Properties, Property, PropertyBuf};
+use sotto_mqtt::delivery::{Delivered, Delivery, Place};
 use sotto_mqtt::handshake::{ConnectRequest, Negotiated};
 use sotto_mqtt::inflight::InflightMessage;
 use sotto_mqtt::packet::{Ack, Connect, Packet, Publish, Version};
 use sotto_mqtt::reason::ReasonCode;
-use sotto_mqtt::session::{Action, Delivered, Delivery, Place, Session};
+use sotto_mqtt::session::{Action, Session};
 
 const TOPICS: [&str; 4] = ["a", "long/enough", "long/as/well", "yet/another/one"];
 
