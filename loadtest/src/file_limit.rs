@@ -9,7 +9,7 @@ pub(crate) enum FileLimitError {
     #[error(
         "{connections} connections need {needed} open files and this process may have {hard}: raise the hard \
          limit (as root `ulimit -Hn {needed}`, LimitNOFILE={needed} in systemd, or nofile in \
-         /etc/security/limits.conf), or take at most {possible} connections here and start further processes"
+         /etc/security/limits.conf), or take more processes (--processes, --agents) with at most {possible} connections in each"
     )]
     TooLow { connections: u64, needed: u64, hard: u64, possible: u64 },
     #[error("the limit of open files cannot be raised from {soft} to {needed}: {error}")]

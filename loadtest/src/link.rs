@@ -41,8 +41,12 @@ struct Seal {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkError {
+    #[error("{0}")]
+    Unreachable(io::Error),
     #[error("connection lost: {0}")]
     Lost(io::ErrorKind),
+    #[error("no answer in time: is it an agent?")]
+    Late,
     #[error("not an agent of this version")]
     NoAgent,
     #[error("token does not match")]
@@ -205,7 +209,10 @@ impl Seal {
 
 impl From<io::Error> for LinkError {
     fn from(error: io::Error) -> Self {
-        Self::Lost(error.kind())
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Late,
+            kind => Self::Lost(kind),
+        }
     }
 }
 

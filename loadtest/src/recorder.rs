@@ -251,6 +251,14 @@ impl State {
     }
 }
 
+impl Recorded {
+    #[must_use]
+    pub(crate) fn with_troubles(mut self, troubles: impl IntoIterator<Item = String>) -> Self {
+        self.troubles.extend(troubles);
+        self
+    }
+}
+
 impl LoadTesterReport {
     fn new(own: &[OwnUsage], points: &[Point]) -> Self {
         let busy = |share: f64| share > BUSY_SHARE_MAX;

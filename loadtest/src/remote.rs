@@ -80,7 +80,7 @@ impl Remote {
             stream.set_write_timeout(Some(AGENT_ANSWER_TIMEOUT))?;
             Ok((stream.try_clone()?, stream.try_clone()?, stream))
         };
-        let (from, to, stream) = open().map_err(|error: io::Error| failed(error.into()))?;
+        let (from, to, stream) = open().map_err(|error| failed(LinkError::Unreachable(error)))?;
         let ends = token.present(from, to, AGENT_FRAME_BYTES_MAX).map_err(failed)?;
         Ok(Self::listen(address.to_owned(), ends, Hold::Connection(stream), clock))
     }

@@ -156,7 +156,13 @@ impl<Outcome: Rows + Serialize> Report<Outcome> {
         let failed = failed.into_iter().filter_map(|(what, failures)| {
             let (reason, _) = failures.iter().max_by_key(|(_, count)| *count)?;
             let total = failures.total();
-            Some(format!("{total} of {wanted} clients {what}, most of them because: {reason}"))
+            // Clients that connect several times may fail to each time.
+            let who = if total <= wanted {
+                format!("{total} of {wanted} clients")
+            } else {
+                format!("{total} times clients")
+            };
+            Some(format!("{who} {what}, most of them because: {reason}"))
         });
         failed.chain(self.recorded.troubles.iter().cloned()).collect()
     }

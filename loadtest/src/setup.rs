@@ -232,8 +232,8 @@ impl Setup {
         let mut recorded = self.recorder.recorded();
         if let Some(agents) = &self.agents {
             agents.compare_clocks_again();
-            recorded.troubles.extend(agents.troubles());
             recorded.warnings.extend(agents.warnings());
+            recorded = recorded.with_troubles(agents.troubles());
         }
         recorded
     }

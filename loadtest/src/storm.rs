@@ -108,7 +108,13 @@ async fn storm(args: &StormArgs, setup: &Setup) -> anyhow::Result<Report<StormOu
         steady = Some(Steady::start(setup, args.steady_pairs, args.steady_rate, args.qos, args.n).await?);
     }
     let mut watches = vec![Watch::default()];
+    let mut has_ended = false;
     for round in 1..=args.rounds {
+        // Where nobody has come back there is nothing to cut.
+        if crew.totals().live() == 0 {
+            has_ended = true;
+            break;
+        }
         if watched == Watched::Done {
             watched = crew.watch(Some(Instant::now() + seconds(args.pause)), |_| false).await;
         }
@@ -118,7 +124,7 @@ async fn storm(args: &StormArgs, setup: &Setup) -> anyhow::Result<Report<StormOu
             watches.push(watch);
         }
     }
-    if watched == Watched::Done {
+    if watched == Watched::Done && !has_ended {
         watched = hold(&crew, setup, args).await;
     }
     let steady = match steady {

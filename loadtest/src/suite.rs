@@ -88,19 +88,32 @@ async fn suite(
     let setup = setups.first().context("there is a setup")?;
     setup.listen_for_interrupt();
     let target = setup.probe().await?;
+    for other in &setups[1..] {
+        other.probe().await?;
+    }
     let mut connects = ConnectTally::new();
     let mut cases = Vec::new();
-    let mut wanted = 0;
+    let (mut wanted, mut trouble) = (0, None);
     'all: for setup in setups {
         for (case, run) in runs {
             if setup.interrupted.load(Ordering::Relaxed) {
                 break 'all;
             }
             eprintln!("{} ({} clients)", case.name, run.clients());
-            let (report, tally) = run_case(*case, run, setup).await.with_context(|| case.name)?;
-            wanted += report.clients;
-            connects.add(&tally);
-            cases.push(report);
+            let ran = run_case(*case, run, setup).await.context(case.name);
+            match ran {
+                Ok((report, tally)) => {
+                    wanted += report.clients;
+                    connects.add(&tally);
+                    cases.push(report);
+                }
+                Err(error) if cases.is_empty() => return Err(error),
+                // What was measured before stands.
+                Err(error) => {
+                    trouble = Some(format!("{error:#}"));
+                    break 'all;
+                }
+            }
         }
     }
     if cases.is_empty() {
@@ -129,7 +142,7 @@ async fn suite(
     Ok(Report {
         scenario: "suite",
         run: setup.connector.run.to_string(),
-        recorded: setup.recorded(),
+        recorded: setup.recorded().with_troubles(trouble),
         target,
         objectives,
         connecting: ConnectReport::new(wanted, &connects, seconds, None),

@@ -5,9 +5,10 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{Broker, text};
 
@@ -251,6 +252,65 @@ fn the_suite_has_a_row_for_each_case_over_each_transport() {
     assert_eq!(report["target"]["protocol"], "MQTT 3.1.1");
     // Two subscribers, five topics, 250 messages.
     assert_eq!(cases[1]["messages"]["expected"], 500, "{report}");
+}
+
+#[test]
+fn cases_that_were_done_before_the_broker_died_are_in_the_report() {
+    let plain = support::free_port();
+    let Some(mut broker) = Broker::start(&format!("allow_anonymous true\nlistener {plain} 127.0.0.1")) else {
+        return;
+    };
+    let json = broker.folder.path().join("suite.json");
+    let mut suite = support::loadtest()
+        .args([
+            "suite",
+            "--scale",
+            "0.002",
+            "--seconds",
+            "1",
+            "--connect-rate",
+            "500",
+            "--connect-timeout",
+            "2",
+        ])
+        .args(["--plain", "--addr", &format!("127.0.0.1:{plain}")])
+        .args(["--case", "conn-tcp-10K-100,p2p-1K-1K-1K-1K,fanout-1-1K-1-1K"])
+        .arg("--json")
+        .arg(&json)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("run");
+    let mut said = BufReader::new(suite.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    // It names a case as it begins.
+    assert!(said.any(|line| line.starts_with("p2p-")), "the second case does not begin");
+    broker.stop();
+    let errors: Vec<_> = said.collect();
+    assert_eq!(suite.wait().expect("ended").code(), Some(1), "{errors:?}");
+    assert!(errors.iter().any(|line| line.starts_with("error: ")), "{errors:?}");
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(json).expect("a report")).expect("JSON");
+    assert_eq!(report["cases"][0]["case"], "conn-tcp-10K-100", "{report}");
+    assert_eq!(report["cases"][0]["succeeded"], true, "{report}");
+    let last = report["troubles"][0].as_str().expect("a trouble");
+    // It may die before the second case has connected, or before the third.
+    assert!(last.contains("connect to 127.0.0.1") && last.contains("-1K: "), "{last}");
+}
+
+#[test]
+fn a_storm_ends_with_the_round_after_which_nobody_came_back() {
+    let Some(mut broker) = Broker::start(KEEPS) else { return };
+    let mut load = broker.command(&["storm", "--n", "5", "--rounds", "40", "--pause", "0.2"]);
+    load.args(["--round-timeout", "2", "--backoff", "0.1", "--steady-pairs", "0"]);
+    let load = load.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("run");
+    sleep(Duration::from_secs(2));
+    broker.stop();
+    let since = Instant::now();
+    let output = load.wait_with_output().expect("ended");
+    assert!(since.elapsed() < Duration::from_secs(30), "it goes on cutting nobody");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains("never came back"), "{output:?}");
+    assert_eq!(broker.report()["away"], 5);
 }
 
 #[test]

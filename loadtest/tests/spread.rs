@@ -107,6 +107,25 @@ fn an_agent_may_have_source_addresses_of_its_own() {
 }
 
 #[test]
+fn an_agent_that_cannot_be_reached_is_named_with_the_reason() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let token = token(folder.path(), "token", "a token that both know");
+    for (agent, said) in [
+        (format!("127.0.0.1:{}", free_port()), "Connection refused"),
+        ("nowhere.invalid:7883".into(), "lookup"),
+        ("nowhere".into(), "invalid socket address"),
+    ] {
+        let output = loadtest()
+            .args(["hold", "--plain", "--agents", &agent, "--token-file", &token])
+            .output()
+            .expect("run");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let errors = text(&output.stderr);
+        assert!(errors.starts_with(&format!("error: agent {agent}: ")) && errors.contains(said), "{errors}");
+    }
+}
+
+#[test]
 fn an_agent_refuses_who_does_not_know_its_token_and_a_second_run() {
     let Some(broker) = Broker::start("allow_anonymous true") else { return };
     let token_file = token(broker.folder.path(), "token", "a token that both know");
