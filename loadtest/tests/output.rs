@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -88,17 +88,24 @@ fn page_json_and_csv_say_the_same() {
     assert!(report["objectives"].as_array().is_some_and(|all| all.iter().all(met)), "{report}");
 }
 
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
 #[test]
 fn figures_can_be_collected_while_the_run_lasts() {
     let Some(broker) = Broker::start("allow_anonymous true") else { return };
     let address = format!("127.0.0.1:{}", free_port());
     let mut load = broker.command(&["hold", "--n", "30", "--hold", "4", "--prometheus", &address]);
     let load = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run");
-    sleep(Duration::from_secs(3));
-    let mut stream = TcpStream::connect(&address).expect("somebody serves");
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    let since = Instant::now();
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
+    // All are connected, and the second in which they were is over.
+    while !answer.contains("\nsotto_loadtest_connect_seconds_count 30\n") && since.elapsed() < START_TIMEOUT {
+        sleep(Duration::from_millis(200));
+        let Ok(mut stream) = TcpStream::connect(&address) else { continue };
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        answer.clear();
+        stream.read_to_string(&mut answer).expect("an answer");
+    }
     for line in [
         "\nsotto_loadtest_connections 30\n",
         "\nsotto_loadtest_connects_total 30\n",

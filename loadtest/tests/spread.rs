@@ -224,15 +224,15 @@ fn an_agent_that_dies_amid_a_storm_ends_it_and_is_named() {
     let token = token(broker.folder.path(), "token", "a token that both know");
     let (stays, mut dies) = (Agent::start(&token), Agent::start(&token));
     let agents = format!("{},{}", stays.address, dies.address);
-    let mut load = broker.command(&["storm", "--n", "40", "--rounds", "500", "--pause", "0.1"]);
+    let mut load = broker.command(&["storm", "--n", "20", "--rounds", "500", "--pause", "0.1"]);
     load.args(["--steady-pairs", "2", "--agents", &agents, "--token-file", &token]);
     let metrics = format!("127.0.0.1:{}", free_port());
     load.args(["--prometheus", &metrics]);
     let load = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run");
     let since = Instant::now();
-    // All have connected, and come back at least once.
-    while figure(&metrics, "connects_total").is_none_or(|connects| connects < 100) {
-        assert!(since.elapsed() < Duration::from_mins(1), "nobody comes back");
+    // All have connected, with the pairs, and come back at least once.
+    while figure(&metrics, "connects_total").is_none_or(|connects| connects < 50) {
+        assert!(since.elapsed() < Duration::from_mins(3), "nobody comes back");
         sleep(Duration::from_millis(100));
     }
     dies.process.kill().expect("killed");
@@ -246,11 +246,11 @@ fn an_agent_that_dies_amid_a_storm_ends_it_and_is_named() {
     let report = broker.report();
     assert_eq!(report["interrupted"], true, "{report}");
     // Of the one that is left, and of both before that.
-    assert!(report["rounds"][1]["back"]["count"].as_u64().is_some_and(|count| count >= 20), "{report}");
+    assert!(report["rounds"][1]["back"]["count"].as_u64().is_some_and(|count| count >= 10), "{report}");
     assert!(report["rounds"].as_array().is_some_and(|rounds| rounds.len() < 400), "{report}");
     assert!(report["steady"]["delivered"].as_u64().is_some_and(|count| count > 0), "{report}");
     // Of the second in which it died its latencies are not known.
-    assert!(report["latencies"]["connect"]["count"].as_u64().is_some_and(|count| count >= 44), "{report}");
+    assert!(report["latencies"]["connect"]["count"].as_u64().is_some_and(|count| count >= 24), "{report}");
 }
 
 #[test]
@@ -287,8 +287,8 @@ fn connections_come_and_go_from_several_processes() {
     assert_eq!((&report["cycles"], &report["lost"]), (&100.into(), &0.into()), "{report}");
     assert_eq!(report["latencies"]["connect"], report["connecting"]["total"]);
     // The last is due 99 fiftieths of a second after the first, whichever process it is in.
-    let seconds = report["connecting"]["seconds"].as_f64().expect("a time");
-    assert!((1.9..6.0).contains(&seconds), "{report}");
+    let seconds = report["connecting"]["seconds"].as_f64();
+    assert!(seconds.is_some_and(|seconds| seconds > 1.9), "{report}");
 }
 
 #[test]
