@@ -23,8 +23,9 @@ use std::task::{Context, Poll};
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::PollSemaphore;
 
-use crate::admission::turns::{InLine, Turns};
+use crate::admission::turns::Turns;
 use crate::clock::SystemClock;
 
 /// A slow network's first segment may have to be sent again, twice.
@@ -71,7 +72,8 @@ pub(crate) struct Arrival {
     place: Arc<Place>,
     number: u64,
     stage: Stage,
-    turns: InLine,
+    /// In line for a turn.
+    line: PollSemaphore,
 }
 
 /// Told to the connection by whoever ends its arrival.
@@ -83,7 +85,7 @@ struct Place {
 pub(crate) struct Arrivals {
     slots: Arc<Semaphore>,
     slots_max: usize,
-    turns: Arc<Turns>,
+    turns: Turns,
     /// Locked by an arrival for each stage it comes to, and by the sweep.
     table: Mutex<Table>,
     /// Made to give way, and not closed yet.
@@ -154,8 +156,8 @@ impl Arrival {
             Waiting { place: place_of, gives_way, since_tenths: now_tenths, deadline_tenths, slot: None };
         table.on_peer.insert(number, waiting);
         drop(table);
-        let turns = arrivals.turns.line_up();
-        Some(Self { arrivals, place, number, stage: Stage::Silent, turns })
+        let line = arrivals.turns.line_up();
+        Some(Self { arrivals, place, number, stage: Stage::Silent, line })
     }
 
     pub(crate) fn stage(&self) -> Stage {
@@ -198,7 +200,7 @@ impl Arrival {
 
     /// Ready for one step of the handshake.
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.turns.poll_turn(cx)
+        self.arrivals.turns.poll_turn(&mut self.line, cx)
     }
 
     /// Ready when it must end.
@@ -234,7 +236,7 @@ impl Arrivals {
         Self {
             slots: Arc::new(Semaphore::new(slots_max)),
             slots_max,
-            turns: Arc::new(Turns::new(turns_max)),
+            turns: Turns::new(turns_max),
             table: Mutex::default(),
             giving_way: AtomicUsize::new(0),
         }

@@ -17,12 +17,6 @@ pub(crate) struct Turns {
     all_taken: Notify,
 }
 
-/// One arrival's place in line.
-pub(crate) struct InLine {
-    turns: Arc<Turns>,
-    free: PollSemaphore,
-}
-
 impl Turns {
     pub(super) fn new(at_a_time: usize) -> Self {
         Self {
@@ -32,8 +26,20 @@ impl Turns {
         }
     }
 
-    pub(super) fn line_up(self: &Arc<Self>) -> InLine {
-        InLine { turns: self.clone(), free: PollSemaphore::new(self.free.clone()) }
+    /// A place in line.
+    pub(super) fn line_up(&self) -> PollSemaphore {
+        PollSemaphore::new(self.free.clone())
+    }
+
+    /// Takes one turn for whoever has this place, in the order of asking.
+    pub(super) fn poll_turn(&self, place: &mut PollSemaphore, cx: &mut Context<'_>) -> Poll<()> {
+        let turn = ready!(place.poll_acquire(cx)).expect("the semaphore is never closed");
+        turn.forget();
+        self.taken.fetch_add(1, Ordering::AcqRel);
+        if self.free.available_permits() == 0 {
+            self.all_taken.notify_one();
+        }
+        Poll::Ready(())
     }
 
     /// Gives turns back, a round at a time, for as long as it is polled.
@@ -47,19 +53,6 @@ impl Turns {
     }
 }
 
-impl InLine {
-    /// Takes one turn, in the order of asking.
-    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let turn = ready!(self.free.poll_acquire(cx)).expect("the semaphore is never closed");
-        turn.forget();
-        self.turns.taken.fetch_add(1, Ordering::AcqRel);
-        if self.turns.free.available_permits() == 0 {
-            self.turns.all_taken.notify_one();
-        }
-        Poll::Ready(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -68,8 +61,8 @@ mod tests {
 
     use super::*;
 
-    async fn turn(line: &mut InLine) {
-        poll_fn(|cx| line.poll_turn(cx)).await;
+    async fn turn(turns: &Turns, place: &mut PollSemaphore) {
+        poll_fn(|cx| turns.poll_turn(place, cx)).await;
     }
 
     #[test]
@@ -78,15 +71,15 @@ mod tests {
         let mut lines = [turns.line_up(), turns.line_up(), turns.line_up()];
         let mut round = Box::pin(turns.give_back());
         assert!(round.as_mut().now_or_never().is_none());
-        assert!(turn(&mut lines[0]).now_or_never().is_some());
-        assert!(turn(&mut lines[1]).now_or_never().is_some());
-        assert!(turn(&mut lines[2]).now_or_never().is_none(), "both are taken");
+        assert!(turn(&turns, &mut lines[0]).now_or_never().is_some());
+        assert!(turn(&turns, &mut lines[1]).now_or_never().is_some());
+        assert!(turn(&turns, &mut lines[2]).now_or_never().is_none(), "both are taken");
         assert!(round.as_mut().now_or_never().is_none());
-        assert!(turn(&mut lines[2]).now_or_never().is_none(), "others have had no time meanwhile");
+        assert!(turn(&turns, &mut lines[2]).now_or_never().is_none(), "others have had no time meanwhile");
         assert!(round.as_mut().now_or_never().is_none());
-        assert!(turn(&mut lines[2]).now_or_never().is_some());
-        assert!(turn(&mut lines[0]).now_or_never().is_some(), "two of each round");
-        assert!(turn(&mut lines[1]).now_or_never().is_none());
+        assert!(turn(&turns, &mut lines[2]).now_or_never().is_some());
+        assert!(turn(&turns, &mut lines[0]).now_or_never().is_some(), "two of each round");
+        assert!(turn(&turns, &mut lines[1]).now_or_never().is_none());
     }
 
     #[test]
@@ -94,17 +87,17 @@ mod tests {
         let turns = Arc::new(Turns::new(1));
         let mut round = Box::pin(turns.give_back());
         let mut lines = [turns.line_up(), turns.line_up(), turns.line_up()];
-        assert!(turn(&mut lines[0]).now_or_never().is_some());
+        assert!(turn(&turns, &mut lines[0]).now_or_never().is_some());
         let [_, mut leaves, mut stays] = lines;
         let waker = futures::task::noop_waker();
         let mut cx = Context::from_waker(&waker);
-        assert!(leaves.poll_turn(&mut cx).is_pending());
-        assert!(stays.poll_turn(&mut cx).is_pending());
+        assert!(turns.poll_turn(&mut leaves, &mut cx).is_pending());
+        assert!(turns.poll_turn(&mut stays, &mut cx).is_pending());
         for _ in 0..2 {
             assert!(round.as_mut().now_or_never().is_none());
         }
         drop(leaves);
-        assert!(stays.poll_turn(&mut cx).is_ready());
+        assert!(turns.poll_turn(&mut stays, &mut cx).is_ready());
     }
 
     /// As a storm comes: many with a step to do, and a message that comes amid it.
@@ -117,9 +110,9 @@ mod tests {
         let pace = turns.clone();
         let pace = tokio::spawn(async move { pace.give_back().await });
         for _ in 0..COMING {
-            let (mut line, done) = (turns.line_up(), done.clone());
+            let (turns, done) = (turns.clone(), done.clone());
             tokio::spawn(async move {
-                turn(&mut line).await;
+                turn(&turns, &mut turns.line_up()).await;
                 done.fetch_add(1, Ordering::Relaxed);
             });
         }
