@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -162,16 +162,8 @@ fn an_agent_that_dies_is_named_and_the_others_results_are_kept() {
     let metrics = format!("127.0.0.1:{}", free_port());
     load.args(["--prometheus", &metrics]);
     let load = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run");
-    let since = Instant::now();
-    while delivered(&metrics).is_none_or(|delivered| delivered < 100) {
-        assert!(since.elapsed() < Duration::from_mins(1), "nothing is delivered");
-        sleep(Duration::from_millis(100));
-    }
-    dies.process.kill().expect("killed");
-    let since = Instant::now();
-    let output = load.wait_with_output().expect("ended");
-    assert!(since.elapsed() < Duration::from_secs(40), "it goes on without its agent");
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    wait_for(&metrics, "delivered_total", 100, Duration::from_mins(1));
+    let output = end_without(&mut dies, load);
     let errors = text(&output.stderr);
     assert!(errors.contains(&format!("error: agent {} was lost: connection lost", dies.address)), "{errors}");
     let report = broker.report();
@@ -229,17 +221,9 @@ fn an_agent_that_dies_amid_a_storm_ends_it_and_is_named() {
     let metrics = format!("127.0.0.1:{}", free_port());
     load.args(["--prometheus", &metrics]);
     let load = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run");
-    let since = Instant::now();
     // All have connected, with the pairs, and come back at least once.
-    while figure(&metrics, "connects_total").is_none_or(|connects| connects < 50) {
-        assert!(since.elapsed() < Duration::from_mins(3), "nobody comes back");
-        sleep(Duration::from_millis(100));
-    }
-    dies.process.kill().expect("killed");
-    let since = Instant::now();
-    let output = load.wait_with_output().expect("ended");
-    assert!(since.elapsed() < Duration::from_secs(40), "it goes on without its agent");
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    wait_for(&metrics, "connects_total", 50, Duration::from_mins(3));
+    let output = end_without(&mut dies, load);
     let errors = text(&output.stderr);
     let named = format!("error: agent {} was lost: connection lost", dies.address);
     assert_eq!(errors.matches(&named).count(), 1, "{errors}");
@@ -379,8 +363,23 @@ fn assert_sums(report: &Value) {
 }
 
 /// So far, as the load tester says.
-fn delivered(metrics: &str) -> Option<u64> {
-    figure(metrics, "delivered_total")
+/// Until a counter of the run under way says `at_least`.
+fn wait_for(metrics: &str, counter: &str, at_least: u64, patience: Duration) {
+    let since = Instant::now();
+    while figure(metrics, counter).is_none_or(|count| count < at_least) {
+        assert!(since.elapsed() < patience, "{counter} stays below {at_least}");
+        sleep(Duration::from_millis(100));
+    }
+}
+
+/// The run ends, and fails, soon after the agent has been killed.
+fn end_without(agent: &mut Agent, load: Child) -> Output {
+    agent.process.kill().expect("killed");
+    let since = Instant::now();
+    let output = load.wait_with_output().expect("ended");
+    assert!(since.elapsed() < Duration::from_secs(40), "it goes on without its agent");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    output
 }
 
 fn figure(metrics: &str, name: &str) -> Option<u64> {
